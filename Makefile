@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine: `make lab` opens the course, `make test` tests it.
+# Python 3.11 or newer, make and the package registries are all that is needed.
+#
+#   make lab         open the course in JupyterLab
+#   make test        lint, unit tests, and every notebook with its outputs compared
+#   make notebooks   run the notebooks and store their outputs (N=04a runs one chapter)
+#   make bench       measure speed ratios, write benchmarks/RESULTS.md
+#   make clean       remove the environment and what was built
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+N      ?=
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: lab test lint unit notebooks-test notebooks bench clean
+.DEFAULT_GOAL := lab
+
+$(READY): pyproject.toml constraints.txt requirements-offline.txt tools/install.py
+	$(PYTHON) tools/install.py $(VENV)
+	@touch $@
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+test: lint unit notebooks-test
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+unit: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+notebooks-test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -c tests/nbval.ini --rootdir . --nbval --nbval-current-env \
+		-n 2 --dist loadfile --durations 8 notebooks
+
+notebooks: $(READY)
+	$(BIN)/python tools/run_notebooks.py $(N)
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info runs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

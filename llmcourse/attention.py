@@ -1,0 +1,190 @@
+"""Attention: each position looks at others and takes a weighted mean of what they offer.
+
+Dimensions: B batch, T queries (time), S keys (source), C width (d_model), H heads, D head width.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llmcourse.positions import apply_rotary
+
+
+def causal_mask(n_queries: int, n_keys: int | None = None, device=None) -> Tensor:
+    """Return a boolean (T, S) mask, True where a query may look: at itself and the past.
+
+    With more keys than queries (a cache) the queries are the last ones.
+
+    >>> causal_mask(2, 3).int().tolist()
+    [[1, 1, 0], [1, 1, 1]]
+    """
+    n_keys = n_queries if n_keys is None else n_keys
+    ones = torch.ones(n_queries, n_keys, dtype=torch.bool, device=device)
+    return ones.tril(diagonal=n_keys - n_queries)
+
+
+def document_mask(token_ids: Tensor, end_id: int) -> Tensor:
+    """Return a boolean (B, 1, T, T) mask: causal, and never across a document's end token.
+
+    `token_ids` is (B, T); the end token belongs to the document that it closes.
+
+    >>> document_mask(torch.tensor([[5, 0, 7]]), end_id=0)[0, 0].int().tolist()
+    [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    """
+    is_end = (token_ids == end_id).long()
+    document = is_end.cumsum(dim=-1) - is_end  # (B, T): how many documents ended before
+    same = document[:, :, None] == document[:, None, :]  # (B, T, T)
+    return (same & causal_mask(token_ids.shape[-1], device=token_ids.device))[:, None]
+
+
+def scaled_dot_product_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    return_weights: bool = False,
+):
+    """Return softmax(q kᵀ / √D) v, shape (..., T, Dv); with `return_weights`, also the weights.
+
+    `q` is (..., T, D), `k` (..., S, D), `v` (..., S, Dv); the weights are (..., T, S). `mask`
+    broadcasts to (..., T, S): boolean (True = may look) or a float that is added to the scores.
+    Raises ValueError if the head widths differ, if both masks are given, or on a shape mismatch.
+
+    >>> x = torch.eye(2)
+    >>> scaled_dot_product_attention(x, x, x, is_causal=True)[0].tolist()
+    [1.0, 0.0]
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
+    """
+    if q.shape[-1] != k.shape[-1]:
+        raise ValueError(
+            f"queries are {q.shape[-1]} wide and keys {k.shape[-1]}: a dot product needs equal "
+            "widths; check the last dimension of q and k"
+        )
+    if k.shape[-2] != v.shape[-2]:
+        raise ValueError(
+            f"{k.shape[-2]} keys but {v.shape[-2]} values: each key needs one value; "
+            "check the second-to-last dimension of k and v"
+        )
+    if mask is not None and is_causal:
+        raise ValueError("give either mask or is_causal=True; combine them as mask & causal_mask(T)")
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., T, S)
+    if is_causal:
+        mask = causal_mask(q.shape[-2], k.shape[-2], device=q.device)
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    elif mask is not None:
+        scores = scores + mask
+    weights = scores.softmax(dim=-1)  # (..., T, S): each row sums to 1
+    output = weights @ v  # (..., T, Dv)
+    return (output, weights) if return_weights else output
+
+
+class KVCache:
+    """Keys and values of the positions seen so far, for one layer; memory is taken once.
+
+    `k` and `v` are (B, n_kv_heads, context_length, D); the first `length` positions are filled.
+    """
+
+    def __init__(self, batch_size, n_kv_heads, context_length, d_head, device=None, dtype=None):
+        shape = (batch_size, n_kv_heads, context_length, d_head)
+        self.k = torch.empty(shape, device=device, dtype=dtype)
+        self.v = torch.empty(shape, device=device, dtype=dtype)
+        self.length = 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store new positions, each (B, n_kv_heads, T, D); return all keys and values so far."""
+        end = self.length + k.shape[-2]
+        if end > self.k.shape[-2]:
+            raise ValueError(
+                f"the cache holds {self.k.shape[-2]} positions and {end} were asked for: "
+                "make it longer, or drop the oldest positions and fill it again"
+            )
+        self.k[:, :, self.length : end] = k
+        self.v[:, :, self.length : end] = v
+        self.length = end
+        return self.k[:, :, :end], self.v[:, :, :end]
+
+
+class MultiHeadAttention(nn.Module):
+    """H attentions side by side on slices of the width, then one projection that mixes them.
+
+    With `n_kv_heads < n_heads` several query heads share one key and value head (grouped-query
+    attention; 1 is multi-query attention). `qk_norm` divides each query and key by its
+    root-mean-square before the dot product. Attention is computed by torch's fused kernel, equal
+    to `scaled_dot_product_attention` above, except when weights are asked for.
+
+    Raises ValueError unless n_heads divides d_model and n_kv_heads divides n_heads.
+
+    >>> MultiHeadAttention(d_model=8, n_heads=2)(torch.zeros(1, 5, 8)).shape
+    torch.Size([1, 5, 8])
+
+    Source: arXiv:1706.03762, sec. 3.2.2; grouped heads arXiv:2305.13245; QK-norm arXiv:2302.05442.
+    """
+
+    def __init__(self, d_model, n_heads, n_kv_heads=None, bias=False, qk_norm=False, dropout=0.0):
+        super().__init__()
+        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        if n_heads < 1 or d_model % n_heads:
+            raise ValueError(
+                f"d_model={d_model} does not split into n_heads={n_heads} equal heads: "
+                "choose a number of heads that divides the width"
+            )
+        if n_kv_heads < 1 or n_heads % n_kv_heads:
+            raise ValueError(
+                f"n_heads={n_heads} query heads cannot share n_kv_heads={n_kv_heads} key heads "
+                "evenly: choose n_kv_heads that divides n_heads"
+            )
+        self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
+        self.d_head = d_model // n_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * self.d_head, bias=bias)
+        self.out = nn.Linear(d_model, d_model, bias=bias)
+        self.q_norm = nn.RMSNorm(self.d_head) if qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.d_head) if qk_norm else nn.Identity()
+
+    def split_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project x (B, T, C) to q (B, H, T, D) and k, v (B, n_kv_heads, T, D)."""
+        B, T, _ = x.shape
+        sizes = [self.n_heads, self.n_kv_heads, self.n_kv_heads]
+        heads = self.qkv(x).view(B, T, -1, self.d_head).transpose(1, 2)  # (B, H + 2 kv, T, D)
+        q, k, v = heads.split(sizes, dim=1)
+        return self.q_norm(q), self.k_norm(k), v
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        is_causal: bool = False,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        cache: KVCache | None = None,
+        return_weights: bool = False,
+    ):
+        """Return (B, T, C) from x (B, T, C); with `return_weights`, also (B, H, T, S).
+
+        `rotary` is the pair (cos, sin) for these T positions; `mask` as in the function above.
+        """
+        if mask is not None and is_causal:
+            raise ValueError("give either mask or is_causal=True; combine them as mask & causal_mask(T)")
+        B, T, C = x.shape
+        q, k, v = self.split_heads(x)
+        if rotary is not None:
+            q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
+        if cache is not None:
+            k, v = cache.append(k, v)
+            if is_causal and T > 1 and k.shape[-2] > T:  # torch's is_causal aligns to the first key
+                mask, is_causal = causal_mask(T, k.shape[-2], device=x.device), False
+            is_causal = is_causal and T > 1  # one query, the last, may look at everything
+        group = self.n_heads // self.n_kv_heads
+        weights = None
+        if return_weights:
+            k, v = (t.repeat_interleave(group, dim=1) for t in (k, v))
+            y, weights = scaled_dot_product_attention(q, k, v, mask, is_causal, return_weights=True)
+        else:
+            dropout = self.dropout if self.training else 0.0
+            y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, enable_gqa=group > 1)
+        y = self.out(y.transpose(1, 2).reshape(B, T, C))  # heads side by side again
+        return (y, weights) if return_weights else y

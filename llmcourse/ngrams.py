@@ -1,0 +1,100 @@
+"""Counted language models: the baseline that a neural one must beat.
+
+Dimensions: N tokens of the text, V vocabulary.
+"""
+
+import math
+
+import numpy as np
+
+
+class NGramModel:
+    """Interpolated n-gram model with Witten-Bell smoothing, counted from one row of token ids.
+
+    P_n(w | h) = (count(h w) + kinds(h) · P_{n-1}(w | h')) / (count(h) + kinds(h)), where kinds(h)
+    is the number of different tokens seen after h, h' is h without its first token, and P_0 is
+    uniform. An unseen history falls back to the shorter one.
+
+    Raises ValueError for an empty text, an id outside the vocabulary, or when V^order does not
+    fit into 63 bits.
+
+    >>> model = NGramModel([0, 1, 0, 1, 0], vocab_size=2, order=2)
+    >>> model.next_probabilities([0]).round(3).tolist()
+    [0.189, 0.811]
+
+    Source: Chen & Goodman 1998, TR-10-98, sec. 2.6.
+    """
+
+    def __init__(self, token_ids, vocab_size: int, order: int):
+        ids = np.asarray(token_ids, dtype=np.int64)
+        if order < 1 or vocab_size**order >= 2**63:
+            raise ValueError(
+                f"order={order} with vocab_size={vocab_size}: order must be at least 1 and "
+                "vocab_size**order below 2**63; use a smaller order or vocabulary"
+            )
+        if ids.size == 0 or ids.min() < 0 or ids.max() >= vocab_size:
+            raise ValueError(
+                f"the text must hold ids from 0 to {vocab_size - 1} and at least one; "
+                f"it has {ids.size} tokens. Is it from another tokenizer?"
+            )
+        self.vocab_size, self.order = vocab_size, order
+        self._grams, self._histories = [], []
+        for n in range(1, order + 1):
+            grams, counts = np.unique(self._keys(ids, n), return_counts=True)
+            histories, first, kinds = np.unique(grams // vocab_size, return_index=True, return_counts=True)
+            totals = np.add.reduceat(counts, first) if len(counts) else counts
+            self._grams.append((grams, counts))
+            self._histories.append((histories, totals, kinds))
+
+    def _keys(self, ids: np.ndarray, n: int) -> np.ndarray:
+        keys = np.zeros(max(0, len(ids) - n + 1), dtype=np.int64)
+        for i in range(n):
+            keys = keys * self.vocab_size + ids[i : i + len(keys)]
+        return keys
+
+    def _interpolate(self, n: int, keys: np.ndarray, shorter: np.ndarray) -> np.ndarray:
+        grams, gram_counts = self._grams[n - 1]
+        histories, totals, kinds = self._histories[n - 1]
+        count = _look_up(grams, gram_counts, keys)
+        total = _look_up(histories, totals, keys // self.vocab_size)
+        kind = _look_up(histories, kinds, keys // self.vocab_size)
+        return np.where(total > 0, (count + kind * shorter) / np.maximum(total + kind, 1), shorter)
+
+    def log_probabilities(self, token_ids) -> np.ndarray:
+        """Return (N,): the natural log of each token's probability given those before it."""
+        ids = np.asarray(token_ids, dtype=np.int64)
+        p = np.full(len(ids), 1.0 / self.vocab_size)
+        for n in range(1, self.order + 1):
+            p[n - 1 :] = self._interpolate(n, self._keys(ids, n), p[n - 1 :])
+        return np.log(p)
+
+    def loss(self, token_ids) -> float:
+        """Return the mean negative log-probability in nats per token: the loss of chapter 3."""
+        return -float(self.log_probabilities(token_ids).mean())
+
+    def next_probabilities(self, history) -> np.ndarray:
+        """Return (V,): the probability of each next token after `history`; they sum to 1."""
+        history = [int(i) for i in history]
+        p = np.full(self.vocab_size, 1.0 / self.vocab_size)
+        for n in range(1, min(self.order, len(history) + 1) + 1):
+            key = 0
+            for token in history[len(history) - n + 1 :]:
+                key = key * self.vocab_size + token
+            keys = key * self.vocab_size + np.arange(self.vocab_size)
+            p = self._interpolate(n, keys, p)
+        return p
+
+    def sample(self, history, n_tokens: int, seed: int = 0) -> list[int]:
+        """Return `n_tokens` ids drawn one after another, each given those before it."""
+        rng, ids = np.random.default_rng(seed), list(history)
+        for _ in range(n_tokens):
+            p = self.next_probabilities(ids[-self.order :])
+            ids.append(int(rng.choice(self.vocab_size, p=p / math.fsum(p))))
+        return ids[len(history) :]
+
+
+def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    if len(keys) == 0:
+        return np.zeros(len(wanted), dtype=np.int64)
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, values[at], 0)

@@ -1,0 +1,125 @@
+"""Writing: choose the next token, append it, repeat.
+
+Dimensions: B batch, T time, V vocabulary.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """Return logits (..., V) with all but the k largest set to -inf.
+
+    >>> keep_top_k(torch.tensor([1.0, 3.0, 2.0]), k=2).tolist()
+    [-inf, 3.0, 2.0]
+
+    Source: Fan et al. 2018, arXiv:1805.04833, sec. 5.1.
+    """
+    if k < 1:
+        raise ValueError(f"top_k={k}: at least one token must stay; use None to keep all")
+    threshold = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
+    return logits.masked_fill(logits < threshold, float("-inf"))
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Return logits (..., V) with only the smallest set whose probability reaches `p` kept.
+
+    >>> keep_top_p(torch.tensor([0.5, 0.3, 0.2]).log(), p=0.7).isfinite().tolist()
+    [True, True, False]
+
+    Source: Holtzman et al. 2019, arXiv:1904.09751, eq. 2-3.
+    """
+    if not 0.0 < p <= 1.0:
+        raise ValueError(f"top_p={p}: must be in (0, 1]")
+    if p == 1.0:  # a rounded sum reaches 1 before the last tokens
+        return logits
+    ordered, order = logits.sort(dim=-1, descending=True)
+    probabilities = ordered.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities  # probability of the tokens above
+    dropped = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= p)
+    return logits.masked_fill(dropped, float("-inf"))
+
+
+def choose_next(logits, temperature=1.0, top_k=None, top_p=None, generator=None) -> Tensor:
+    """Return the next token ids (B,) from logits (B, V); temperature 0 takes the largest.
+
+    >>> choose_next(torch.tensor([[0.0, 5.0]]), temperature=0).tolist()
+    [1]
+    """
+    if temperature < 0:
+        raise ValueError(f"temperature={temperature}: must be >= 0; 0 is greedy, 1 the model's own")
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = logits / temperature
+    if top_k is not None:
+        logits = keep_top_k(logits, top_k)
+    if top_p is not None:
+        logits = keep_top_p(logits, top_p)
+    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(-1)
+
+
+@torch.no_grad()
+def stream(
+    model: nn.Module,
+    token_ids: Tensor,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    use_cache: bool = True,
+) -> Iterator[Tensor]:
+    """Yield the next token ids (B,), one step after another, after the prompt (B, T).
+
+    With the cache each step computes one position instead of all of them; logits are equal.
+    When the context is full, its older half is dropped. Raises ValueError for an empty prompt.
+    """
+    token_ids = torch.atleast_2d(torch.as_tensor(token_ids))
+    if token_ids.shape[-1] == 0:
+        raise ValueError("the prompt has no token: give at least one, such as <|endoftext|>")
+    device = next(model.parameters()).device
+    generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+    limit = model.config.context_length
+    window = token_ids[:, -limit:].to(device)
+    caches, new = None, window
+    was_training = model.training
+    model.eval()
+    try:
+        for _ in range(max_new_tokens):
+            if window.shape[-1] > limit:
+                window, caches = window[:, -(limit // 2 + 1) :], None
+            if caches is None or not use_cache:
+                caches = model.make_caches(len(window)) if use_cache else None
+                new = window
+            logits = model(new, caches=caches)[:, -1]  # (B, V)
+            new = choose_next(logits, temperature, top_k, top_p, generator)[:, None]  # (B, 1)
+            window = torch.cat([window, new], dim=-1)
+            yield new[:, 0]
+    finally:
+        model.train(was_training)
+
+
+def generate(model: nn.Module, token_ids, max_new_tokens: int, stop_id=None, **options) -> Tensor:
+    """Return the prompt and its continuation, (B, T + new); `options` are those of `stream`.
+
+    With `stop_id`, a row that has written it is filled with it, and when all rows have, it ends.
+
+    >>> from llmcourse.model import GPT, ModelConfig
+    >>> model = GPT(ModelConfig(vocab_size=10, d_model=16, n_layers=1))
+    >>> generate(model, [1, 2], max_new_tokens=3, seed=0).shape
+    torch.Size([1, 5])
+    """
+    prompt = torch.atleast_2d(torch.as_tensor(token_ids))
+    columns = [prompt]
+    done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
+    for new in stream(model, prompt, max_new_tokens, **options):
+        new = new.to(prompt.device)
+        if stop_id is not None:
+            new = new.masked_fill(done, stop_id)
+            done |= new == stop_id
+        columns.append(new[:, None])
+        if done.all():
+            break
+    return torch.cat(columns, dim=-1)

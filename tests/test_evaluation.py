@@ -1,0 +1,141 @@
+"""Loss, perplexity and bits per byte against one forward pass for each token, and closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from llmcourse.evaluation import bits_per_byte, evaluate_loss, perplexity
+from llmcourse.model import GPT, ModelConfig
+
+V, T = 11, 8
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    torch.manual_seed(0)
+    shape = dict(context_length=T, d_model=16, n_heads=2, n_layers=2, dropout=0.3)
+    model = GPT(ModelConfig.gpt2(V, **shape)).eval()  # learned positions: the place matters
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.5)  # far from uniform, so that each context counts
+    return model
+
+
+def row(n: int) -> torch.Tensor:
+    return torch.randint(0, V, (n,), generator=torch.Generator().manual_seed(n))
+
+
+@torch.no_grad()
+def loss_token_by_token(model, ids, stride) -> float:
+    """Score token t on its own, after the first window of T that holds it among its targets."""
+    losses = []
+    for t in range(1, len(ids)):
+        window = max(0, -(-(t - T) // stride))  # the smallest k with k * stride + T >= t
+        context = ids[window * stride : t]
+        losses.append(F.cross_entropy(model(context[None])[0, -1], ids[t]))
+    return torch.stack(losses).double().mean().item()
+
+
+@pytest.mark.parametrize("n", [2, 3, T, T + 1, T + 2, 2 * T, 2 * T + 1, 50])
+@pytest.mark.parametrize("stride", [None, 1, 3, T - 1, T])
+def test_loss_equals_scoring_each_token_on_its_own(model, n, stride):
+    ids = row(n)
+    expected = loss_token_by_token(model, ids, stride or T)
+    for batch_size in (1, 2, 32):
+        assert evaluate_loss(model, ids, stride, batch_size) == pytest.approx(expected, abs=1e-5)
+
+
+def test_windows_without_overlap_equal_a_plain_loop(model):
+    ids = row(60)
+    losses = []
+    with torch.no_grad():
+        for start in range(0, 59, T):
+            chunk = ids[start : start + T + 1]
+            losses.append(F.cross_entropy(model(chunk[None, :-1])[0], chunk[1:], reduction="none"))
+    assert evaluate_loss(model, ids) == pytest.approx(torch.cat(losses).mean().item(), abs=1e-5)
+
+
+def test_stride_1_gives_each_token_all_the_context_that_fits(model):
+    ids = row(30)
+    with torch.no_grad():
+        losses = [F.cross_entropy(model(ids[None, max(0, t - T) : t])[0, -1], ids[t]) for t in range(1, 30)]
+    expected = torch.stack(losses).mean().item()
+    assert evaluate_loss(model, ids, stride=1) == pytest.approx(expected, abs=1e-5)
+    assert abs(evaluate_loss(model, ids) - expected) > 1e-2  # so the stride did something
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_training_flag_is_restored_and_dropout_is_off(model, training):
+    ids = row(40)
+    model.train(training)
+    first = evaluate_loss(model, ids)
+    assert all(module.training == training for module in model.modules())
+    assert evaluate_loss(model, ids) == first
+    model.eval()
+    assert evaluate_loss(model, ids) == first
+
+
+def test_evaluation_leaves_no_gradients_and_no_trace_in_the_generator(model):
+    model.train()
+    state = torch.get_rng_state()
+    evaluate_loss(model, row(40))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_numpy_ids_give_the_same_loss(model):
+    ids = row(40)
+    expected = evaluate_loss(model, ids)
+    assert evaluate_loss(model, ids.numpy().astype(np.uint16)) == expected
+    assert evaluate_loss(model, ids.tolist()) == expected
+
+
+class Uniform(nn.Module):
+    """Gives each token the same probability."""
+
+    def __init__(self, vocab_size: int):
+        super().__init__()
+        self.config = ModelConfig(vocab_size, context_length=T)
+        self.weight = nn.Parameter(torch.zeros(vocab_size))
+
+    def forward(self, ids):
+        return self.weight.expand(*ids.shape, -1)
+
+
+@pytest.mark.parametrize("vocab_size", [2, 16, 50257])
+def test_a_uniform_model_hesitates_among_all_tokens(vocab_size):
+    ids = torch.arange(40) % vocab_size
+    loss = evaluate_loss(Uniform(vocab_size), ids, stride=5)
+    assert loss == pytest.approx(math.log(vocab_size), rel=1e-6)
+    assert perplexity(loss) == pytest.approx(vocab_size, rel=1e-4)
+    assert bits_per_byte(loss, n_tokens=1, n_bytes=1) == pytest.approx(math.log2(vocab_size), rel=1e-6)
+    assert bits_per_byte(loss, n_tokens=39, n_bytes=78) == pytest.approx(math.log2(vocab_size) / 2, rel=1e-6)
+
+
+def test_bits_per_byte_do_not_depend_on_the_tokenizer():
+    # The same probability of the same text, spelt as bytes or as tokens of 4 bytes.
+    as_bytes = bits_per_byte(math.log(256), n_tokens=100, n_bytes=100)
+    as_tokens = bits_per_byte(math.log(256**4), n_tokens=25, n_bytes=100)
+    assert as_bytes == pytest.approx(8)
+    assert as_tokens == pytest.approx(8)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_tokens_are_refused(model, n):
+    with pytest.raises(ValueError, match=f"{n} tokens hold nothing to predict"):
+        evaluate_loss(model, row(n))
+
+
+@pytest.mark.parametrize("stride", [0, -1, T + 1])
+def test_a_stride_that_repeats_or_skips_tokens_is_refused(model, stride):
+    with pytest.raises(ValueError, match=f"stride={stride} must be between 1 and the context of {T}"):
+        evaluate_loss(model, row(20), stride=stride)
+
+
+def test_a_text_without_bytes_is_refused():
+    with pytest.raises(ValueError, match="n_bytes=0"):
+        bits_per_byte(1.0, n_tokens=1, n_bytes=0)

@@ -1,0 +1,54 @@
+"""Imports run downwards only, and a module stays readable."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "llmcourse"
+FLOORS = [  # a module may import modules of its own floor or below, never above
+    ["runtime", "positions", "attention", "optim", "schedules", "tokenizer", "ngrams", "data.manifest"],
+    ["model", "data.batches", "data.corpora", "checkpoint", "evaluation"],
+    ["generate", "training", "pretrained", "tensorboard_logs"],
+    ["teach", "cli"],
+]
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def floor_of(name: str) -> int:
+    for number, names in enumerate(FLOORS):
+        if any(name == known or name.startswith(known + ".") for known in names):
+            return number
+    raise AssertionError(f"llmcourse.{name} has no floor: add it to FLOORS, as low as it can stand")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_run_downwards_only(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("llmcourse."):
+            names = [node.module.removeprefix("llmcourse.")]
+        elif isinstance(node, ast.Import):
+            names = [a.name.removeprefix("llmcourse.") for a in node.names if a.name.startswith("llmcourse.")]
+        for name in names:
+            assert floor_of(name) <= floor_of(name_of(path)), f"{name_of(path)} imports {name} from above"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module_and_its_functions_fit(path):
+    source = path.read_text()
+    assert len(source.splitlines()) <= 330, "a module is 60-250 lines; a few more are borne, not 330"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 115, f"{node.name} does not fit on one screen"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_public_names_have_docstrings(path):
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{name_of(path)}.{node.name}"

@@ -1,0 +1,111 @@
+"""Positions against formulas written with the math module, transformers' Llama, and geometry."""
+
+import math
+
+import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+
+from llmcourse.positions import apply_rotary, rotary_angles, sinusoidal_positions
+
+
+@pytest.mark.parametrize(
+    ("n_positions", "d_model", "base"), [(20, 8, 10000.0), (7, 2, 10000.0), (9, 6, 50.0)]
+)
+def test_sinusoidal_equals_the_formula_of_the_paper(n_positions, d_model, base):
+    table = sinusoidal_positions(n_positions, d_model, base)
+    assert table.shape == (n_positions, d_model)
+    assert table.dtype == torch.float32
+    for position in range(n_positions):
+        for i in range(d_model // 2):
+            angle = position / base ** (2 * i / d_model)
+            assert abs(table[position, 2 * i].item() - math.sin(angle)) < 1e-7
+            assert abs(table[position, 2 * i + 1].item() - math.cos(angle)) < 1e-7
+
+
+@pytest.mark.parametrize("k", [1, 5, 17])
+def test_a_step_of_k_positions_is_one_rotation_wherever_it_starts(k):
+    d_model = 10
+    table = sinusoidal_positions(50, d_model).double()
+    step = torch.zeros(d_model, d_model, dtype=torch.float64)
+    for i in range(d_model // 2):
+        angle = k / 10000.0 ** (2 * i / d_model)
+        block = [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
+        step[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = torch.tensor(block)
+    torch.testing.assert_close(table[:-k] @ step.T, table[k:], rtol=0, atol=1e-6)
+
+
+def test_sinusoidal_vectors_are_equally_long():
+    lengths = sinusoidal_positions(100, 16).norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.full((100,), math.sqrt(8)), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("base", [10000.0, 500.0])
+@pytest.mark.parametrize("d_head", [2, 8, 16])
+def test_rotary_equals_llama_in_transformers(d_head, base):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=3 * d_head,
+        num_attention_heads=3,
+        max_position_embeddings=64,
+        rope_parameters={"rope_type": "default", "rope_theta": base},
+    )
+    q, k = torch.randn(2, 3, 40, d_head), torch.randn(2, 1, 40, d_head)
+    their_cos, their_sin = LlamaRotaryEmbedding(config)(q, torch.arange(40)[None])
+    their_q, their_k = apply_rotary_pos_emb(q, k, their_cos, their_sin)
+    cos, sin = rotary_angles(40, d_head, base)
+    torch.testing.assert_close(apply_rotary(q, cos, sin), their_q, rtol=0, atol=2e-5)
+    torch.testing.assert_close(apply_rotary(k, cos, sin), their_k, rtol=0, atol=2e-5)
+
+
+def test_rotary_is_multiplication_by_a_complex_number_of_length_one():
+    torch.manual_seed(0)
+    T, D = 12, 6
+    x = torch.randn(T, D, dtype=torch.float64)
+    turned = apply_rotary(x, *rotary_angles(T, D))
+    for position in range(T):
+        for i in range(D // 2):
+            angle = position / 10000.0 ** (2 * i / D)
+            number = complex(x[position, i], x[position, i + D // 2])
+            expected = number * complex(math.cos(angle), math.sin(angle))
+            assert abs(turned[position, i].item() - expected.real) < 1e-6
+            assert abs(turned[position, i + D // 2].item() - expected.imag) < 1e-6
+
+
+def test_dot_products_depend_on_the_distance_only():
+    torch.manual_seed(0)
+    T, D = 30, 8
+    q, k = torch.randn(D, dtype=torch.float64), torch.randn(D, dtype=torch.float64)
+    cos, sin = rotary_angles(T, D)
+    dots = apply_rotary(q.expand(T, D), cos, sin) @ apply_rotary(k.expand(T, D), cos, sin).T  # (T, T)
+    for distance in range(T):
+        diagonal = dots.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=0, atol=1e-5)
+    assert dots[0].std() > 0.1  # and they do depend on it
+
+
+def test_rotary_keeps_lengths():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 50, 8)
+    turned = apply_rotary(x, *rotary_angles(50, 8))
+    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(turned[..., 1:, :], x[..., 1:, :], atol=0.1)
+
+
+def test_start_gives_the_later_rows_of_the_table():
+    whole, later = rotary_angles(20, 6), rotary_angles(8, 6, start=12)
+    assert torch.equal(whole[0][12:], later[0])
+    assert torch.equal(whole[1][12:], later[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_rotary_keeps_the_dtype(dtype):
+    assert apply_rotary(torch.ones(3, 4, dtype=dtype), *rotary_angles(3, 4)).dtype == dtype
+
+
+def test_odd_widths_are_refused():
+    with pytest.raises(ValueError, match=r"d_model=5 is odd: .*use an even width"):
+        sinusoidal_positions(3, 5)
+    with pytest.raises(ValueError, match=r"d_head=7 is odd: .*use an even head width"):
+        rotary_angles(3, 7)

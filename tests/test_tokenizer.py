@@ -1,0 +1,402 @@
+"""The tokenizer against a slow BPE, the `tokenizers` library and GPT-2's own tokenizer."""
+
+import base64
+import json
+import random
+import unicodedata
+from collections import Counter
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import regex
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers.convert_slow_tokenizer import TikTokenConverter
+
+from llmcourse.data.corpora import load_gpt2_ranks, load_plays
+from llmcourse.tokenizer import (
+    END_OF_TEXT,
+    GPT2_PATTERN,
+    BPETokenizer,
+    from_printable,
+    learn_merges,
+    replace_pair,
+    to_printable,
+)
+
+NASTY = [
+    "",
+    " ",
+    "   ",
+    "\n\n \t x  \r\n",
+    "a b  c   d    e",
+    "trailing   ",
+    "I'll we've they're it's I'm he'd don't 'tis ''s 'll'ves I'LL",
+    "'l", "'v e 'r", "rock'n'roll' 'r'e've",
+    "中文分词很有趣,对吗?数字123。",
+    "日本語とカタカナ ひらがな",
+    "한국어 문장",
+    "👩‍👩‍👧‍👦 family 🇨🇭🏴󠁧󠁢󠁥󠁮󠁧󠁿 👍🏽",
+    "e\u0301a\u0300\u0323 nai\u0308ve vs naïve, Z̷a̸l̶g̵o̴",
+    "\x00\x01\x1b[0m\x1c\x1d\x1e\x1f\x7f\x85\x9f",
+    "nbsp\u00a0thin\u2009zero\u200bwidth\ufeffbom\u2028line\u2029para\u3000wide",
+    "مرحبا بالعالم שלום १२३ ٣٤٥ ½ Ⅷ ²",
+    "def f(x):\n    return x**2  # 100%\n\n\n",
+    "<|endoftext|> <|end of text|> <|endoftext",
+    "\U0010ffff\ue000\ufffd\ufffe",
+]  # fmt: skip
+CORPUS = [*NASTY, "the cat sat on the mat; the cats' hats. " * 4, "中文中文分词 naïve 👍🏽👍🏽    \n\n"] * 3
+
+
+def random_text(rng: random.Random, length: int, old_only: bool = False) -> str:
+    """Return characters from all of Unicode; `old_only` keeps those whose class all engines know."""
+    text = []
+    while len(text) < length:
+        limit = rng.choice((0x80, 0x100, 0x3000, 0x10000, 0x110000))
+        character = chr(rng.randrange(limit))
+        category = unicodedata.category(character)
+        old = unicodedata.ucd_3_2_0.category(character) == category != "Cn"
+        if category != "Cs" and (old or not old_only):
+            text.append(character * rng.choice((1, 1, 1, 2, 5)))
+    return "".join(text)
+
+
+def slow_merges(word_counts: dict[str, int], n_merges: int, min_count: int) -> list[tuple[int, int]]:
+    words = {word: list(word.encode("utf-8")) for word in word_counts}
+    merges = []
+    while len(merges) < n_merges:
+        pairs = Counter()
+        for word, ids in words.items():
+            for i in range(len(ids) - 1):
+                pairs[ids[i], ids[i + 1]] += word_counts[word]
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        if pairs[best] < min_count:
+            break
+        for ids in words.values():
+            i = 0
+            while i < len(ids) - 1:
+                if (ids[i], ids[i + 1]) == best:
+                    ids[i : i + 2] = [256 + len(merges)]
+                i += 1
+        merges.append(best)
+    return merges
+
+
+@pytest.fixture(scope="module")
+def small() -> BPETokenizer:
+    return BPETokenizer.train(CORPUS, vocab_size=420)
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> BPETokenizer:
+    return BPETokenizer.from_ranks(load_gpt2_ranks(quiet=True), {END_OF_TEXT: 50256})
+
+
+@pytest.fixture(scope="module")
+def real_gpt2() -> Tokenizer:
+    """GPT-2 as transformers makes it from the table, with the word pattern built into `tokenizers`."""
+    files = metadata.files("openai-whisper")
+    (table,) = (path for path in files if path.name == "gpt2.tiktoken")
+
+    class Converter(TikTokenConverter):
+        @staticmethod
+        def load_tiktoken_bpe(path):
+            rows = map(bytes.split, Path(path).read_bytes().splitlines())
+            return {base64.b64decode(token): int(rank) for token, rank in rows}
+
+    engine = Converter(vocab_file=str(table.locate()), extra_special_tokens=[END_OF_TEXT]).converted()
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    return engine
+
+
+# ---- training -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("min_count", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(8))
+def test_merges_equal_recounting_everything_on_small_alphabets(seed, min_count):
+    rng = random.Random(seed)
+    alphabet = "ab中"[: 1 + seed % 3]  # few letters: overlaps such as aaaa, and many ties
+    words = {}
+    for _ in range(25):
+        words["".join(rng.choices(alphabet, k=rng.randint(1, 20)))] = rng.randint(1, 6)
+    assert learn_merges(words, 60, min_count) == slow_merges(words, 60, min_count)
+
+
+@pytest.mark.parametrize("text", ["play", "nasty", "unicode"])
+def test_merges_equal_recounting_everything_on_texts(text):
+    rng = random.Random(3)
+    texts = {"play": load_plays(quiet=True)[0].text[:6000], "nasty": "\n".join(CORPUS)}
+    words = Counter(regex.findall(GPT2_PATTERN, texts.get(text) or random_text(rng, 800)))
+    merges = learn_merges(words, 100)
+    assert merges == slow_merges(words, 100, 2)
+    assert len(merges) == 100 or text == "unicode"
+
+
+def test_training_equals_tokenizers_where_the_tie_rules_agree():
+    # `tokenizers` numbers bytes in the order of their printable characters, which is the order
+    # of the bytes for a-z: with nothing else in the text, ties fall the same way.
+    text = load_plays(quiet=True)[3].text[:60_000].lower()
+    letters = "[a-z]+"
+    ours = BPETokenizer.train([text], 256 + 400, special_tokens=(), pattern=letters)
+    engine = Tokenizer(models.BPE())
+    cut = pre_tokenizers.Split(Regex("[^a-z]+"), behavior="removed")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    engine.pre_tokenizer = pre_tokenizers.Sequence([cut, to_bytes])
+    trainer = trainers.BpeTrainer(
+        vocab_size=256 + 400,
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    engine.train_from_iterator([text], trainer)
+    theirs = [tuple(pair) for pair in json.loads(engine.to_str())["model"]["merges"]]
+    mine = [tuple(ours.token_bytes[i].decode() for i in pair) for pair in ours.merges]
+    assert len(mine) == 400
+    assert mine == theirs
+
+
+def test_training_compresses_as_well_as_tokenizers():
+    text = "".join(play.text[:20_000] for play in load_plays(quiet=True)[:3])
+    ours = BPETokenizer.train([text], 800)
+    engine = Tokenizer(models.BPE())
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=799, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    engine.train_from_iterator([text], trainer)
+    assert len(ours.encode(text)) == pytest.approx(len(engine.encode(text).ids), rel=0.005)
+
+
+def test_training_stops_when_pairs_run_out_and_numbers_special_tokens_last():
+    tokenizer = BPETokenizer.train(["abab"], 1000, special_tokens=["<|a|>", "<|b|>"])
+    assert list(tokenizer.merges) == [(97, 98)]
+    assert tokenizer.special_tokens == {"<|a|>": 257, "<|b|>": 258}
+    assert tokenizer.vocab_size == 259
+
+
+def test_a_special_token_named_twice_counts_once():
+    tokenizer = BPETokenizer.train(["abab"], 300, special_tokens=["<|a|>", "<|a|>", "<|b|>"])
+    assert tokenizer.special_tokens == {"<|a|>": 257, "<|b|>": 258}
+    assert tokenizer.decode([257, 258]) == "<|a|><|b|>"
+
+
+def test_replace_pair_works_from_the_left():
+    assert replace_pair((1, 1, 1), (1, 1), 9) == (9, 1)
+    assert replace_pair((), (1, 1), 9) == ()
+    assert replace_pair((1,), (1, 1), 9) == (1,)
+
+
+# ---- the same ids as others -----------------------------------------------------------------
+
+
+def test_ids_equal_those_of_tokenizers_and_transformers(small):
+    engine, fast = small.to_tokenizers(), small.to_transformers()
+    for text in NASTY:
+        ids = small.encode(text, allow_special=True)
+        assert ids == engine.encode(text).ids, repr(text)
+        assert ids == fast(text)["input_ids"], repr(text)
+        assert small.decode(ids) == engine.decode(ids, skip_special_tokens=False) == fast.decode(ids) == text
+    assert fast.eos_token_id == small.special_tokens[END_OF_TEXT]
+    assert len(fast) == small.vocab_size == engine.get_vocab_size()
+
+
+def test_ids_equal_those_of_tokenizers_on_random_unicode(small):
+    engine, rng = small.to_tokenizers(), random.Random(0)
+    for _ in range(150):
+        text = random_text(rng, 40, old_only=True)
+        assert small.encode(text, allow_special=True) == engine.encode(text).ids, repr(text)
+
+
+def test_ids_equal_those_of_gpt2(gpt2, real_gpt2):
+    assert gpt2.vocab_size == real_gpt2.get_vocab_size() == 50257
+    rng = random.Random(1)
+    texts = [*NASTY, *(random_text(rng, 40, old_only=True) for _ in range(100))]
+    for text in [*texts, load_plays(quiet=True)[7].text[:50_000]]:
+        assert gpt2.encode(text, allow_special=True) == real_gpt2.encode(text).ids, repr(text[:200])
+    assert gpt2.encode("Hello world") == [15496, 995]  # known from GPT-2's release
+
+
+def test_gpt2_tokenizer_json_of_others_loads_with_the_same_ids(real_gpt2, tmp_path):
+    real_gpt2.save(str(tmp_path / "tokenizer.json"))
+    loaded = BPETokenizer.load(tmp_path / "tokenizer.json")
+    for text in NASTY:
+        assert loaded.encode(text, allow_special=True) == real_gpt2.encode(text).ids, repr(text)
+
+
+def test_printable_characters_are_those_of_tokenizers():
+    alphabet = {to_printable(bytes([i])) for i in range(256)}
+    assert alphabet == set(pre_tokenizers.ByteLevel.alphabet())
+    assert all(from_printable(to_printable(bytes([i]))) == bytes([i]) for i in range(256))
+    ((text, _),) = pre_tokenizers.ByteLevel(False, use_regex=False).pre_tokenize_str("é\n中\x00")
+    assert text == to_printable("é\n中\x00".encode())
+
+
+# ---- round trips ----------------------------------------------------------------------------
+
+
+def test_any_text_round_trips(small, gpt2):
+    rng = random.Random(2)
+    for text in [*NASTY, *(random_text(rng, 60) for _ in range(200))]:
+        for tokenizer in (small, gpt2):
+            assert tokenizer.decode(tokenizer.encode(text)) == text
+            assert tokenizer.decode(tokenizer.encode(text, allow_special=True)) == text
+
+
+def test_any_bytes_decode(small):
+    rng = random.Random(4)
+    for _ in range(200):
+        raw = rng.randbytes(rng.randint(0, 30))
+        assert small.decode_bytes(raw) == raw  # ids below 256 are the bytes
+        ids = [rng.randrange(small.vocab_size) for _ in range(20)]
+        whole = b"".join(small.token_bytes[i] for i in ids)
+        assert small.decode(ids) == whole.decode("utf-8", errors="replace")
+    assert small.decode([0xE4, 0xB8]) == "\ufffd"  # a character cut in two
+    assert small.tokens([97, small.special_tokens[END_OF_TEXT]]) == ["a", END_OF_TEXT]
+
+
+def test_special_tokens_in_a_users_text_are_not_special(small):
+    special = small.special_tokens[END_OF_TEXT]
+    text = f"ignore this {END_OF_TEXT} and obey"
+    assert special not in small.encode(text)
+    assert special not in list(small.encode_iterable([text]))
+    assert small.encode(text, allow_special=True).count(special) == 1
+    assert small.decode(small.encode(text)) == text
+
+
+def test_the_longest_special_token_wins():
+    tokenizer = BPETokenizer.train(["abc " * 5], 300, special_tokens=["<|a|>", "<|a|>b"])
+    assert tokenizer.encode("<|a|>b", allow_special=True) == [tokenizer.special_tokens["<|a|>b"]]
+
+
+# ---- streams --------------------------------------------------------------------------------
+
+
+def chunked(text: str, rng: random.Random) -> list[str]:
+    cuts = sorted(rng.choices(range(len(text) + 1), k=rng.randint(0, 12)))
+    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+@pytest.mark.parametrize("allow_special", [False, True])
+def test_encode_iterable_equals_encode_for_any_chunks(allow_special):
+    specials = [END_OF_TEXT, "<|user|>", "<|user|>:", " s's"]
+    tokenizer = BPETokenizer.train(CORPUS, 420, specials)
+    rng = random.Random(5)
+    pieces = [*specials, *specials, *NASTY, "  ", " ", "'", "l", "ve", "\n", "x", "<|", "user", "中"]
+    for _ in range(400):
+        text = "".join(rng.choices(pieces, k=rng.randint(1, 8)))
+        expected = tokenizer.encode(text, allow_special)
+        chunks = chunked(text, rng)
+        assert list(tokenizer.encode_iterable(chunks, allow_special)) == expected, chunks
+        assert list(tokenizer.encode_iterable(iter(text), allow_special)) == expected, repr(text)
+
+
+def test_encode_iterable_equals_encode_where_a_special_token_is_cut(small):
+    text = f"a   {END_OF_TEXT}b    {END_OF_TEXT}  {END_OF_TEXT}"
+    expected = small.encode(text, allow_special=True)
+    assert expected.count(small.special_tokens[END_OF_TEXT]) == 3
+    for i in range(len(text) + 1):
+        for j in range(i, len(text) + 1):
+            chunks = [text[:i], text[i:j], text[j:]]
+            assert list(small.encode_iterable(chunks, allow_special=True)) == expected, chunks
+
+
+def test_encode_iterable_reads_only_a_little_ahead(small):
+    read = 0
+
+    def chunks():
+        nonlocal read
+        for _ in range(1000):
+            read += 1
+            yield "the cat sat "
+
+    next(small.encode_iterable(chunks()))
+    assert read < 5
+
+
+# ---- files ----------------------------------------------------------------------------------
+
+
+def test_a_saved_tokenizer_is_the_same_for_us_and_for_tokenizers(tmp_path):
+    specials = ["<|user|>", END_OF_TEXT, "<|réponse 中|>"]
+    tokenizer = BPETokenizer.train(CORPUS, 400, specials)
+    path = tmp_path / "deep" / "tokenizer.json"
+    tokenizer.save(path)
+    loaded, engine = BPETokenizer.load(path), Tokenizer.from_file(str(path))
+    for name in ("token_bytes", "merges", "special_tokens", "pattern"):
+        assert getattr(loaded, name) == getattr(tokenizer, name)
+    assert list(loaded.merges) == list(tokenizer.merges)  # their order is their rank
+    for text in [*NASTY, "x".join(specials)]:
+        assert loaded.encode(text, True) == tokenizer.encode(text, True) == engine.encode(text).ids
+    assert [path.name for path in path.parent.iterdir()] == ["tokenizer.json"]
+
+
+def test_special_tokens_with_the_first_ids_keep_them(tmp_path):
+    # BpeTrainer numbers special tokens from 0, before the bytes.
+    engine = Tokenizer(models.BPE())
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330,
+        special_tokens=[END_OF_TEXT, "<|user|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    engine.train_from_iterator(CORPUS, trainer)
+    engine.save(str(tmp_path / "theirs.json"))
+    loaded = BPETokenizer.load(tmp_path / "theirs.json")
+    loaded.save(tmp_path / "ours.json")
+    again = Tokenizer.from_file(str(tmp_path / "ours.json"))
+    assert loaded.special_tokens == {END_OF_TEXT: 0, "<|user|>": 1}
+    for text in [*NASTY, f"the cat{END_OF_TEXT}<|user|> sat"]:
+        ids = engine.encode(text).ids
+        assert loaded.encode(text, True) == again.encode(text).ids == ids, repr(text)
+
+
+def test_merges_written_as_one_string_load_too(small, tmp_path):
+    data = json.loads(small.to_tokenizers().to_str())  # tokenizers before 0.20 wrote "a b"
+    data["model"]["merges"] = [" ".join(pair) for pair in data["model"]["merges"]]
+    (tmp_path / "old.json").write_text(json.dumps(data), encoding="utf-8")
+    assert BPETokenizer.load(tmp_path / "old.json").merges == small.merges
+
+
+# ---- errors ---------------------------------------------------------------------------------
+
+
+def test_a_vocabulary_too_small_for_the_bytes_is_refused():
+    with pytest.raises(ValueError, match=r"vocab_size=257 is too small.*at least 258"):
+        BPETokenizer.train(["abc"], 257, special_tokens=["<|a|>", "<|b|>"])
+    assert BPETokenizer.train(["abab"], 258, special_tokens=["<|a|>", "<|b|>"]).merges == {}
+
+
+@pytest.mark.parametrize("texts", [[], [""], iter(["", ""])])
+def test_empty_texts_are_refused(texts):
+    with pytest.raises(ValueError, match="empty"):
+        BPETokenizer.train(texts, 300)
+
+
+@pytest.mark.parametrize("bad", [-1, 420, 10**9])
+def test_an_id_outside_the_vocabulary_is_refused(small, bad):
+    assert small.vocab_size == 420
+    with pytest.raises(ValueError, match=f"token id {bad} is outside this vocabulary of 420"):
+        small.decode([97, bad])
+
+
+@pytest.mark.parametrize("name", ["a", "the"])
+def test_a_special_token_that_words_can_make_is_refused(name):
+    with pytest.raises(ValueError, match=f"'{name}'.*ordinary tokens too"):
+        BPETokenizer.train(["the the the"], 300, special_tokens=[name])
+
+
+@pytest.mark.parametrize("kind", ["WordPiece", "WordLevel", "BPE"])
+def test_another_kind_of_tokenizer_json_is_refused(tmp_path, kind):
+    vocab = {"[UNK]": 0, "a": 1}
+    options = {"WordPiece": {"unk_token": "[UNK]"}, "WordLevel": {"unk_token": "[UNK]"}}
+    model = getattr(models, kind)(vocab, *([[]] if kind == "BPE" else []), **options.get(kind, {}))
+    engine = Tokenizer(model)
+    engine.pre_tokenizer = pre_tokenizers.Whitespace()
+    engine.save(str(tmp_path / "other.json"))
+    with pytest.raises(ValueError, match=rf"{kind} tokenizer that is not byte-level BPE"):
+        BPETokenizer.load(tmp_path / "other.json")

@@ -21,11 +21,19 @@ def check_config(saved: dict, config, path) -> None:
         )
 
 
-def _random_state() -> dict:
+def random_state() -> dict:
+    """Return the state of torch's random generators, on the CPU and on every GPU."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
+
+
+def set_random_state(state: dict) -> None:
+    """Go back to a state of `random_state`."""
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available() and "cuda" in state:
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def save_checkpoint(path: str | Path, model: nn.Module, **parts) -> None:
@@ -34,7 +42,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, **parts) -> None:
     A part is a number, or an object with `state_dict()` (optimizer, batches, loss scaler).
     """
     states = {n: part.state_dict() if hasattr(part, "state_dict") else part for n, part in parts.items()}
-    content = {"config": asdict(model.config), "model": model.state_dict(), "random": _random_state()}
+    content = {"config": asdict(model.config), "model": model.state_dict(), "random": random_state()}
     with atomic_write(path) as temporary:
         torch.save({**content, "parts": states}, temporary)
 
@@ -52,7 +60,5 @@ def load_checkpoint(path: str | Path, model: nn.Module, **parts) -> dict:
     model.load_state_dict(content["model"])
     for name, part in parts.items():
         part.load_state_dict(content["parts"][name])
-    torch.set_rng_state(content["random"]["cpu"])
-    if torch.cuda.is_available() and "cuda" in content["random"]:
-        torch.cuda.set_rng_state_all(content["random"]["cuda"])
+    set_random_state(content["random"])
     return {n: part for n, part in content["parts"].items() if n not in parts}

@@ -20,7 +20,7 @@ class NGramModel:
 
     >>> model = NGramModel([0, 1, 0, 1, 0], vocab_size=2, order=2)
     >>> model.next_probabilities([0]).round(3).tolist()
-    [0.189, 0.811]
+    [0.19, 0.81]
 
     Source: Chen & Goodman 1998, TR-10-98, sec. 2.6.
     """

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm.auto import tqdm
 
-from llmcourse.checkpoint import load_checkpoint, save_checkpoint
+from llmcourse.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from llmcourse.data.batches import IGNORE
 from llmcourse.optim import AdamW, parameter_groups
 from llmcourse.runtime import someone_is_watching
@@ -70,11 +70,11 @@ def train(
     `batches` gives (inputs, targets), each (B, T). `accumulate` batches make one update, as if
     they were one large batch. `dtype` is the precision of matrix products (float16 adds loss
     scaling). `evaluate(model)` runs every `eval_every` steps and after the last. `checkpoint` is
-    written every `checkpoint_every` steps, after the last, and when the consumer stops early;
+    written every `checkpoint_every` steps, after the last, and when you stop or interrupt it;
     `resume=True` goes on from it, if it is there: exactly, where `batches` has a `state_dict`, as
     TokenBatches has; another source starts again from its beginning.
 
-    Raises ValueError for bad arguments, FloatingPointError when the loss is not finite.
+    Raises ValueError for bad arguments, FloatingPointError when the loss or a gradient is not finite.
 
     >>> from llmcourse.model import GPT, ModelConfig
     >>> ids = torch.arange(8).repeat(4, 1)
@@ -106,22 +106,28 @@ def train(
     bar = tqdm(total=steps, initial=done, unit="step", leave=False, disable=not someone_is_watching())
     model.train()
     model.zero_grad(set_to_none=True)  # an earlier error may have left gradients
-    saved = done
+    saved, before, updating = done, None, False
     try:
         while done < steps:
             began = time.perf_counter()
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(done)
+            before = batches.state_dict() if "batches" in parts else None, random_state()
             micro_batches = [next(source) for _ in range(accumulate)]
             loss, counted = accumulate_gradients(model, micro_batches, device, dtype, scaler)
             scaler.unscale_(optimizer)
             grad_norm = clip_grad_norm_(model.parameters(), math.inf if clip is None else clip).item()
-            if not math.isfinite(loss):
-                raise FloatingPointError(diagnosis(loss, done + 1, optimizer.param_groups[0]["lr"]))
+            scaled = dtype == torch.float16  # a scaler passes over gradients that overflow
+            if not (math.isfinite(loss) and (scaled or math.isfinite(grad_norm))):
+                raise FloatingPointError(
+                    diagnosis(loss, grad_norm, done + 1, optimizer.param_groups[0]["lr"])
+                )
+            updating = True
             scaler.step(optimizer)
             scaler.update()
             model.zero_grad(set_to_none=True)
             done, tokens = done + 1, tokens + counted
+            before, updating = None, False
             seconds += time.perf_counter() - began
             validation_loss = None
             if evaluate and (done == steps or (eval_every and done % eval_every == 0)):
@@ -134,8 +140,13 @@ def train(
             bar.update()
             lr_now = optimizer.param_groups[0]["lr"]
             yield Step(done, loss, lr_now, grad_norm, tokens, seconds, validation_loss)
-    except GeneratorExit:  # the consumer stopped between two steps: nothing is lost
-        if saved != done:
+    except (GeneratorExit, KeyboardInterrupt):  # stopped early: go back to the last whole step
+        if saved != done and not updating:
+            if before is not None:
+                place, random = before
+                set_random_state(random)
+                if place is not None:
+                    batches.load_state_dict(place)
             save()
         raise
     finally:
@@ -158,10 +169,11 @@ def accumulate_gradients(model, micro_batches, device, dtype, scaler) -> tuple[f
     return total.item() / counted, counted
 
 
-def diagnosis(loss: float, step: int, lr: float) -> str:
-    """Say what a loss that is not finite usually means, and what to do next."""
+def diagnosis(loss: float, grad_norm: float, step: int, lr: float) -> str:
+    """Say what a loss or gradient that is not finite usually means, and what to do next."""
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {grad_norm}"
     return (
-        f"the loss is {loss} at step {step} with learning rate {lr:.2g}. Usual causes, in this "
+        f"{what} at step {step} with learning rate {lr:.2g}. Usual causes, in this "
         "order: a learning rate that is too high (divide it by 10), no warmup, float16 without "
         "loss scaling, a row of attention that may look nowhere. The model before this step is "
         "in the last checkpoint"

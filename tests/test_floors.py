@@ -7,7 +7,17 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "llmcourse"
 FLOORS = [  # a module may import modules of its own floor or below, never above
-    ["runtime", "positions", "attention", "optim", "schedules", "tokenizer", "ngrams", "data.manifest"],
+    [
+        "runtime",
+        "positions",
+        "attention",
+        "optim",
+        "schedules",
+        "bpe",
+        "tokenizer",
+        "ngrams",
+        "data.manifest",
+    ],
     ["model", "data.batches", "data.corpora", "checkpoint", "evaluation"],
     ["generate", "training", "pretrained", "tensorboard_logs"],
     ["teach", "cli"],
@@ -31,7 +41,9 @@ def test_imports_run_downwards_only(path):
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("llmcourse."):
-            names = [node.module.removeprefix("llmcourse.")]
+            module = node.module.removeprefix("llmcourse.")
+            is_package = (PACKAGE / module.replace(".", "/")).is_dir()
+            names = [f"{module}.{alias.name}" for alias in node.names] if is_package else [module]
         elif isinstance(node, ast.Import):
             names = [a.name.removeprefix("llmcourse.") for a in node.names if a.name.startswith("llmcourse.")]
         for name in names:
@@ -41,7 +53,7 @@ def test_imports_run_downwards_only(path):
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_module_and_its_functions_fit(path):
     source = path.read_text()
-    assert len(source.splitlines()) <= 330, "a module is 60-250 lines; a few more are borne, not 330"
+    assert len(source.splitlines()) <= 300, "a module is 60-250 lines; a few more are borne"
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 115, f"{node.name} does not fit on one screen"

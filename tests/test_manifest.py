@@ -208,7 +208,7 @@ def test_a_cache_that_cannot_be_written_is_said_to_be_and_loses_nothing_else(mon
 # ---- the hub --------------------------------------------------------------------------------
 
 REQUEST = """
-import json, sys
+import json, sys, time
 from llmcourse.data import manifest
 from llmcourse.data.corpora import load_plays
 manifest.from_package = lambda spec: None
@@ -216,9 +216,11 @@ seen = []
 for damage in sys.argv[1:]:
     for path in map(__import__("pathlib").Path, filter(None, damage.split(","))):
         path.write_bytes(path.read_bytes()[:-1])
+    began = time.perf_counter()
     plays = load_plays()
+    seconds = time.perf_counter() - began
     place = manifest.fetch("shakespeare", generate=lambda: {"x": b""}, quiet=True).place
-    seen.append([place, len(plays), "".join(play.text for play in plays)])
+    seen.append([place, len(plays), "".join(play.text for play in plays), seconds])
 print(json.dumps(seen))
 """
 
@@ -298,7 +300,7 @@ def test_hub_then_cache_then_stand_in(mirror, hub_text, tmp_path):
         *lines, answer = run.stdout.splitlines()
         return lines, json.loads(answer)
 
-    lines, ((place, n_plays, text),) = run("home", "")
+    lines, ((place, n_plays, text, _),) = run("home", "")
     assert "from the hub data set karpathy/tiny_shakespeare (text: public domain" in lines[0]
     assert place == "cache"  # the second request of that process, answered from what the first kept
     assert 30 <= n_plays <= 38
@@ -312,6 +314,7 @@ def test_hub_then_cache_then_stand_in(mirror, hub_text, tmp_path):
     damaged = str(next((cache / "shakespeare").rglob("train*.parquet")))
     lines, (whole, broken) = run("another-home", "", damaged)
     assert "from the cache of an earlier download" in lines[0]
-    assert whole == ["cache", n_plays, text]
+    assert whole[:3] == ["cache", n_plays, text]
     assert "STAND-IN" in lines[1]
     assert broken[:2] == ["generated", 38]
+    assert broken[3] < 15  # huggingface_hub by itself tries a dead hub for 23 seconds

@@ -39,7 +39,7 @@ def toy(monkeypatch):
     """Register one exercise for the time of a test."""
     monkeypatch.setattr(exercises, "EXERCISES", dict(exercises.EXERCISES))
 
-    @exercise(TOY, "Double it", 2, 1, ("Use <*> & think", "Write x * 2"), solution=double)
+    @exercise(TOY, "Double it", 2, 1, ("Use <b> &amp; think", "Write x * 2"), solution=double)
     def check_double(answer):
         require(callable(answer), "give a function of one number")
         require(answer(3) == 6, f"double(3) is 6, yours gives {answer(3)}")
@@ -154,7 +154,7 @@ def test_inside_a_band_the_sentence_is_stable(value, capsys):
     assert capsys.readouterr().out == "validation loss: inside 1.80-1.95, as expected\n"
 
 
-@pytest.mark.parametrize(("value", "shown"), [(1.96, "1.960"), (1.79999, "1.800"), (-3.0, "-3.000")])
+@pytest.mark.parametrize(("value", "shown"), [(1.96, "1.9600"), (1.7999, "1.7999"), (-3.0, "-3.0000")])
 def test_outside_a_band_the_value_is_shown(value, shown, capsys):
     band("loss", value, 1.8, 1.9, digits=1)
     assert capsys.readouterr().out == f"loss: {shown} is OUTSIDE the expected 1.8-1.9\n"
@@ -248,7 +248,7 @@ def test_hints_are_escaped_and_folded_one_by_one():
     assert parser.open == []
     assert [summary for summary, _ in parser.found] == ["Hint 1 of 2", "Hint 2 of 2", "Solution"]
     texts = [text for _, text in parser.found]
-    assert texts[:2] == ["Use <*> & think", "Write x * 2"]
+    assert texts[:2] == ["Use <b> &amp; think", "Write x * 2"]
     assert texts[2] == 'def double(x):\n    return x * 2 if x < 1e9 and "<b>&" else x'
     assert hints(TOY).data == hints_html(TOY)
 
@@ -262,7 +262,7 @@ def test_a_solution_that_is_a_value_is_shown_as_such(toy):
 def test_show_source_shows_the_installed_code(thing):
     text = show_source(thing).data
     head, code = re.fullmatch(r"`(.+)`\n```python\n(.*)\n```", text, re.DOTALL).groups()
-    assert head == f"llmcourse.tokenizer.{thing.__qualname__}"
+    assert head == f"{thing.__module__}.{thing.__qualname__}"
     compile(code, "shown", "exec")  # whole, and not indented
     assert code.splitlines()[0].split("(")[0].rstrip(":").split()[-1] == thing.__name__
 

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
+from torch.utils.tensorboard import SummaryWriter
 
 from llmcourse.checkpoint import check_config, load_checkpoint, save_checkpoint
 from llmcourse.data.batches import IGNORE, TokenBatches
 from llmcourse.evaluation import evaluate_loss
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.optim import parameter_groups
+from llmcourse.optim import AdamW, parameter_groups
 from llmcourse.schedules import warmup_cosine
 from llmcourse.tensorboard_logs import log_steps, read_scalars
 from llmcourse.training import accumulate_gradients, train
@@ -265,12 +266,40 @@ def test_a_crash_between_checkpoints_goes_on_from_the_last_one(tmp_path):
     whole, _ = run(tmp_path / "whole.pt", 40)
 
     def crash(model):
-        raise KeyboardInterrupt
+        raise MemoryError
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(MemoryError):
         run(tmp_path / "parts.pt", 40, checkpoint_every=10, evaluate=crash, eval_every=25)
     rest, _ = run(tmp_path / "parts.pt", 40, 5, 55)
     assert rest == whole[20:]
+    assert_equal_states(content(tmp_path / "whole.pt"), content(tmp_path / "parts.pt"))
+
+
+@pytest.mark.parametrize("place", ["the forward pass", "the evaluation", "the update"])
+def test_an_interrupt_by_hand_loses_nothing(tmp_path, monkeypatch, place):
+    whole, _ = run(tmp_path / "whole.pt", 20)
+    calls = []
+
+    def interrupt(*arguments):
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+
+    options = dict(checkpoint_every=5)
+    if place == "the forward pass":  # of step 8: its batch was drawn and dropout has begun
+        forward = GPT.forward
+        monkeypatch.setattr(GPT, "forward", lambda *a, **k: (forward(*a, **k), interrupt())[0])
+    elif place == "the evaluation":
+        options |= dict(evaluate=interrupt, eval_every=1)
+    else:  # half of the parameters may have moved: only the last checkpoint is whole
+        step = AdamW.step
+        monkeypatch.setattr(AdamW, "step", lambda self: (interrupt(), step(self)))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts.pt", 20, **options)
+    monkeypatch.undo()
+    rest, _ = run(tmp_path / "parts.pt", 20, 5, 55)
+    kept = {"the forward pass": 7, "the evaluation": 8, "the update": 5}[place]
+    assert rest == whole[kept:]
     assert_equal_states(content(tmp_path / "whole.pt"), content(tmp_path / "parts.pt"))
 
 
@@ -447,12 +476,12 @@ def test_what_is_logged_is_read_back(tmp_path):
 
 
 def test_a_long_run_is_read_back_whole(tmp_path):
-    (step,) = train(make_model(), make_batches(1), steps=1)
-    many = (type(step)(i, 1 / i, 0.1, 1.0, i, 0.0) for i in range(1, 1501))
-    assert len(list(log_steps(many, tmp_path))) == 1500
-    numbers, values = read_scalars(tmp_path)["loss/train"]  # TensorBoard keeps 1,000 by default
-    assert numbers == list(range(1, 1501))
-    assert values[-1] == float(np.float32(1 / 1500))
+    with SummaryWriter(str(tmp_path)) as writer:
+        for number in range(10_050):  # TensorBoard keeps a sample of 10,000 unless told otherwise
+            writer.add_scalar("loss", 1 / (1 + number), number)
+    numbers, values = read_scalars(tmp_path)["loss"]
+    assert numbers == list(range(10_050))
+    assert values == [float(np.float32(1 / (1 + number))) for number in range(10_050)]
 
 
 def test_steps_before_an_error_or_a_break_are_in_the_log(tmp_path):

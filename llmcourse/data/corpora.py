@@ -78,9 +78,10 @@ def load_plays(quiet: bool = False) -> list[Play]:
     for name, content in files.items():
         *_, genre, file_name = name.split("/")
         text = plain_text(content.decode("utf-8"))
-        first = text.split("\n", 1)[0]
-        heading = content.startswith(b"# ")
-        plays.append(Play(first if heading else file_name[:-3], genre, text))
+        title = file_name.removesuffix(".md").replace("-", " ").title().replace(" For ", " for ")
+        if content.startswith(b"# "):
+            title = text.split("\n", 1)[0]
+        plays.append(Play(title, genre, text))
     return sorted(plays, key=lambda play: play.title)
 
 

@@ -118,4 +118,4 @@ def band(what: str, value: float, low: float, high: float, digits: int = 2) -> N
     if low <= value <= high:
         print(f"{what}: inside {limits}, as expected")
     else:
-        print(f"{what}: {value:.{digits + 2}f} is OUTSIDE the expected {limits}")
+        print(f"{what}: {value:.{digits + 3}f} is OUTSIDE the expected {limits}")

@@ -3,20 +3,15 @@
 import matplotlib.pyplot as plt
 import torch
 
-from llmcourse.generate import choose_next, generate, keep_top_k, keep_top_p
+from llmcourse.generate import generate, keep_top_k, keep_top_p
 from llmcourse.positions import rotary_angles, sinusoidal_positions
 from llmcourse.runtime import someone_is_watching
 from llmcourse.teach import plots
 
-__all__ = [
-    "choose_next", "explore_attention", "explore_positions", "explore_sampling", "next_token_figure",
-    "show_tensorboard",
-]  # fmt: skip
-
 
 def explore_attention(model, tokenizer, sentence: str) -> None:
     """Let the reader type a sentence and walk through layers and heads."""
-    from ipywidgets import IntSlider, Text, interact
+    from ipywidgets import IntSlider, Textarea, interact
 
     config = model.config
 
@@ -30,8 +25,8 @@ def explore_attention(model, tokenizer, sentence: str) -> None:
 
     interact(
         show,
-        sentence=Text(sentence, continuous_update=False),
-        layer=IntSlider(0, 0, config.n_layers - 1),
+        sentence=Textarea(sentence, continuous_update=False),
+        layer=IntSlider(config.n_layers // 2, 0, config.n_layers - 1),
         head=IntSlider(0, 0, config.n_heads - 1),
     )
 
@@ -85,7 +80,7 @@ def next_token_figure(logits, tokenizer, temperature=1.0, top_k=None, top_p=None
 
 def explore_sampling(model, tokenizer, prompt: str) -> None:
     """Let the reader turn temperature, top-k and top-p and read what the model then writes."""
-    from ipywidgets import FloatSlider, IntSlider, Text, interact
+    from ipywidgets import FloatSlider, IntSlider, Textarea, interact
 
     def show(prompt, temperature, top_k, top_p, seed):
         ids = torch.tensor([tokenizer.encode(prompt) or tokenizer.encode("\n")])
@@ -98,7 +93,7 @@ def explore_sampling(model, tokenizer, prompt: str) -> None:
 
     interact(
         show,
-        prompt=Text(prompt, continuous_update=False),
+        prompt=Textarea(prompt, continuous_update=False),
         temperature=FloatSlider(0.8, min=0.0, max=2.0, step=0.1, continuous_update=False),
         top_k=IntSlider(0, 0, 100, continuous_update=False),
         top_p=FloatSlider(1.0, min=0.05, max=1.0, step=0.05, continuous_update=False),

@@ -17,7 +17,7 @@ def read_progress() -> dict[str, str]:
     """Return solved exercises with the date of the first correct answer; damaged files count as empty."""
     try:
         content = json.loads(progress_file().read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
         return {}
     return content if isinstance(content, dict) else {}
 

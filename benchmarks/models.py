@@ -1,0 +1,121 @@
+"""Training and generation against transformers, with models of the same weights."""
+
+import copy
+import tempfile
+import time
+from collections.abc import Iterator
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from benchmarks.measure import Result, alternate, per_call
+from llmcourse.data.batches import TokenBatches
+from llmcourse.generate import generate
+from llmcourse.model import GPT, ModelConfig
+from llmcourse.pretrained import to_transformers
+from llmcourse.training import train
+
+WARM_UP, STEPS, LR = 5, 30, 1e-3
+SIZES = {
+    "training, small": (12, ModelConfig.gpt2(256, context_length=64)),
+    "training, as in chapter 03c": (4, ModelConfig.gpt2(2048, context_length=128, n_layers=2)),
+}
+
+
+def seconds_a_step(stamps: list[float]) -> float:
+    """Return the mean seconds of a step from the clock at each step's end, the first ones left out."""
+    return (stamps[-1] - stamps[WARM_UP - 1]) / STEPS
+
+
+class Stamps(TrainerCallback):
+    """Note the clock at the end of each step."""
+
+    def __init__(self):
+        self.stamps = []
+
+    def on_step_end(self, *arguments, **options):
+        """Called by the Trainer after an update."""
+        self.stamps.append(time.perf_counter())
+
+
+def training(rounds: int) -> Iterator[Result]:
+    """A whole step: data, forward, backward, clipping, update, bookkeeping; start-up is left out."""
+    for what, (batch_size, config) in SIZES.items():
+        start = GPT(config)
+        their_start = to_transformers(start)
+        token_ids = torch.randint(config.vocab_size, (100_000,))
+        example = token_ids[None, : config.context_length]
+        torch.testing.assert_close(start(example), their_start(example).logits)
+        rows = token_ids[: len(token_ids) // config.context_length * config.context_length]
+        windows = [dict(input_ids=row, labels=row) for row in rows.view(-1, config.context_length)]
+
+        def ours(start=start, token_ids=token_ids, batch_size=batch_size, config=config):
+            batches = TokenBatches(token_ids, batch_size, config.context_length)
+            steps = train(copy.deepcopy(start), batches, steps=WARM_UP + STEPS, lr=LR)
+            return seconds_a_step([time.perf_counter() for _ in steps])
+
+        def theirs(start=their_start, windows=windows, batch_size=batch_size):
+            return trainer_seconds(copy.deepcopy(start), windows, batch_size)
+
+        note = f"{start.n_parameters() / 1e6:.1f} M parameters, {batch_size} x {config.context_length} tokens"
+        note += " a step; each with its own AdamW (theirs is fused) and its own data path"
+        seconds = alternate(ours, theirs, rounds)
+        yield Result("training", what, *seconds, note, batch_size * config.context_length, "tokens")
+
+
+def trainer_seconds(model, windows, batch_size: int) -> float:
+    """Train with transformers' Trainer and return the seconds of a step."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder,
+            max_steps=WARM_UP + STEPS,
+            per_device_train_batch_size=batch_size,
+            learning_rate=LR,
+            lr_scheduler_type="constant",
+            weight_decay=0.1,
+            adam_beta2=0.95,
+            max_grad_norm=1.0,
+            use_cpu=True,
+            report_to="none",
+            disable_tqdm=True,
+            save_strategy="no",
+            eval_strategy="no",
+            logging_steps=WARM_UP + STEPS,
+            dataloader_num_workers=0,
+            dataloader_pin_memory=False,
+        )
+        clock = Stamps()
+        trainer = Trainer(model, arguments, train_dataset=windows, callbacks=[clock])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return seconds_a_step(clock.stamps)
+
+
+def generation(rounds: int) -> Iterator[Result]:
+    """256 greedy tokens for one prompt; the tokens of all three ways are equal, or it stops here."""
+    new = 256
+    config = ModelConfig.gpt2(2048, context_length=512, d_model=192, n_heads=6, n_layers=4)
+    model = GPT(config).eval()
+    their_model = to_transformers(model)
+    prompt = torch.randint(config.vocab_size, (1, 8))
+
+    def cached():
+        return generate(model, prompt, new, temperature=0)
+
+    def uncached():
+        return generate(model, prompt, new, temperature=0, use_cache=False)
+
+    def theirs():
+        ones = torch.ones_like(prompt)
+        options = dict(max_new_tokens=new, do_sample=False, use_cache=True, pad_token_id=0)
+        return their_model.generate(prompt, attention_mask=ones, eos_token_id=None, **options)
+
+    tokens = cached()
+    assert torch.equal(tokens, uncached()), "the cache changed the tokens"
+    assert torch.equal(tokens, theirs()), "transformers wrote other tokens"
+    a, b = per_call(cached), per_call(theirs)
+    note = "the same tokens; this small, Python calls cost more than arithmetic, and ours makes fewer"
+    yield Result("generation", "generation, cached", *alternate(a, b, rounds), note, new, "tokens")
+    note = "theirs is ours without the cache: what storing keys and values saves over 256 tokens"
+    seconds = alternate(a, per_call(uncached), rounds)
+    yield Result("generation", "generation, cache against none", *seconds, note, new, "tokens")

@@ -37,10 +37,10 @@ def data_places() -> dict[str, str]:
     for name, entry in manifest.load_manifest().items():
         package = entry.get("package")
         files = manifest.from_package(package) if package else None
-        if manifest.from_cache(name) is not None:
-            places[name] = "cache"
-        elif files is not None and manifest.digest(files) == entry["sha256"]:
+        if files is not None and manifest.digest(files) == entry["sha256"]:
             places[name] = f"package {package['name']} {package['version']}"
+        elif manifest.from_cache(name) is not None:
+            places[name] = "cache"
         elif files is not None:
             places[name] = f"(package {package['name']} has other bytes than {package['version']})"
         else:

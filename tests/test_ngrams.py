@@ -128,3 +128,68 @@ def test_samples_follow_the_probabilities(text):
 def test_errors(ids, vocab_size, order, message):
     with pytest.raises(ValueError, match=message):
         NGramModel(ids, vocab_size, order)
+
+
+# ---- Kneser-Ney -----------------------------------------------------------------------------
+
+
+def discount(counts) -> float:
+    once, twice = (sum(count == k for count in counts) for k in (1, 2))
+    return once / (once + 2 * twice) if once and twice else 0.5
+
+
+def kneser_ney_counts(text: list[int], n: int, top: bool) -> Counter:
+    """How often an n-gram occurs; below the highest order, after how many different tokens."""
+    grams = [tuple(text[i : i + n]) for i in range(len(text) - n + 1)]
+    if top:
+        return Counter(grams)
+    return Counter(gram[1:] for gram in {tuple(text[i : i + n + 1]) for i in range(len(text) - n)})
+
+
+def slow_kneser_ney(text: list[int], history: list[int], token: int, n: int, order: int) -> float:
+    """Interpolated Kneser-Ney by recursion over plain dictionaries."""
+    if n == 0:
+        return 1 / V
+    h = tuple(history[len(history) - n + 1 :]) if n > 1 else ()
+    counts = kneser_ney_counts(text, n, top=n == order)
+    after = {gram[-1]: count for gram, count in counts.items() if gram[:-1] == h}
+    shorter = slow_kneser_ney(text, history, token, n - 1, order)
+    if not after:
+        return shorter
+    d = discount(counts.values())
+    return (max(after.get(token, 0) - d, 0) + d * len(after) * shorter) / sum(after.values())
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_kneser_ney_follows_the_formula(text, order):
+    model = NGramModel(text, V, order, "kneser-ney")
+    other = np.random.default_rng(1).integers(0, V, size=25).tolist()
+    for ids in (text[:25], other):
+        expected = [
+            math.log(slow_kneser_ney(text, ids[:i], ids[i], min(order, i + 1), order))
+            for i in range(len(ids))
+        ]
+        np.testing.assert_allclose(model.log_probabilities(ids), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_kneser_ney_sums_to_one(text, order):
+    model = NGramModel(text, V, order, "kneser-ney")
+    for history in ([], [0], [3, 5], [6, 6, 6], [6, 0], text[-3:]):
+        p = model.next_probabilities(history)
+        assert p.min() > 0
+        assert p.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_kneser_ney_prefers_what_follows_many_things():
+    san, francisco, the, a, of, dog = range(6)
+    text = [san, francisco] * 20 + [the, dog, a, dog, of, dog] * 3
+    p = NGramModel(text, 6, 2, "kneser-ney").next_probabilities([])
+    assert p[dog] > p[francisco]  # three kinds of token before it, against one
+    p = NGramModel(text, 6, 1, "kneser-ney").next_probabilities([])
+    assert p[dog] < p[francisco]  # as the only order, it counts occurrences
+
+
+def test_an_unknown_smoothing_is_refused():
+    with pytest.raises(ValueError, match=r"smoothing='good-turing' is unknown.*witten-bell.*kneser-ney"):
+        NGramModel([0, 1], 2, 1, "good-turing")

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 
 import pytest
 from notebook_tools import NOTEBOOKS, ROOT, read
@@ -12,6 +13,7 @@ from packaging.version import Version
 
 sys.path.insert(0, str(ROOT / "tools"))
 import install
+import readme_picture
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = [Requirement(text) for text in PROJECT["dependencies"]]
@@ -82,6 +84,10 @@ def test_version_is_the_same_everywhere():
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_readme_picture_is_the_figure_that_the_notebook_stores():
+    assert readme_picture.PICTURE.read_bytes() == readme_picture.stored_figure()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -102,6 +108,21 @@ def test_install_says_what_could_not_be_reached(tmp_path, capsys):
         install.pip(sys.executable, "--no-index", "a-package-that-is-nowhere", what="the libraries")
     assert "the libraries could not be installed" in str(stopped.value)
     assert "PIP_INDEX_URL" in str(stopped.value)
+
+
+def test_the_wheel_carries_the_data_that_colab_needs(tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+        "from llmcourse.data.manifest import course_data, load_manifest\n"
+        "from llmcourse.pretrained import load_course_model\n"
+        "print(course_data().name, sorted(load_manifest()), load_course_model()[0].n_parameters())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.startswith("_data ['gpt2-ranks', 'shakespeare'] 2"), done.stderr
 
 
 @pytest.mark.parametrize("command", ["doctor", "data", "progress"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from llmcourse import runtime
 from llmcourse.teach import exercises, plots, progress
 from llmcourse.teach.checks import band, check, verdict
 from llmcourse.teach.exercises import Exercise, NotRight, exercise, get_exercise, require
@@ -347,3 +348,9 @@ def test_token_spans_show_each_token_escaped():
     spans = re.findall(r"<span [^>]*>(.*?)</span>", markup)
     assert spans == ["␣to", "&lt;b&gt;", "&amp;", "↵"]
     assert "<script" not in markup
+
+
+def test_a_band_does_not_judge_a_larger_scale(monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "_scale", "t4")
+    band("loss", 0.5, 1.8, 1.9)
+    assert capsys.readouterr().out == "loss: 0.500 (the band 1.8-1.9 is for SCALE = 'laptop')\n"

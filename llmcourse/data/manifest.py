@@ -1,4 +1,4 @@
-"""Get a data set by its name: cache, installed package, hub, or a generated stand-in.
+"""Get a data set by its name: installed package, cached download, hub, or a generated stand-in.
 
 The manifest, `data/manifest.toml`, says for each name what it is, under which licence, and
 which bytes to expect. A notebook asks by name and is told in one line where the data came from.
@@ -134,8 +134,6 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
             print(f"{name}: {entry['title']}, from {detail} ({entry['licence']})")
         return DataSet(name, place, entry["licence"], files)
 
-    if (files := from_cache(name)) is not None:
-        return report("cache", files, "the cache of an earlier download")
     if package and (files := from_package(package)) is not None:
         if digest(files) == entry["sha256"]:
             return report("package", files, f"the package {package['name']} {package['version']}")
@@ -144,6 +142,8 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
             f"{name}: the installed {package['name']} {found} does not hold the bytes of version "
             f"{package['version']}, trying the next place. To repair: make lab"
         )
+    if (files := from_cache(name)) is not None:
+        return report("cache", files, "the cache of an earlier download")
     if hub and (files := from_hub(hub)) is not None:
         to_cache(name, files)
         return report("hub", files, f"the hub data set {hub['repo_id']}")

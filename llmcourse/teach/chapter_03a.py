@@ -72,7 +72,7 @@ def check_swiglu(answer):
     require(answer != 3072, "with 3072 the three matrices hold half as many parameters again")
     require(answer != 1536, "halving is too much: there are three matrices instead of two, not four")
     require(answer == 2048, f"with {answer}, 3 x 768 x d_ff is not 2 x 768 x 3072")
-    return "two thirds of 4·d_model: the 8/3 in Llama's configuration."
+    return "two thirds of 4·d_model, as Llama's paper says in section 2.2."
 
 
 def count_parameters(vocab_size, context_length, d_model, n_layers):

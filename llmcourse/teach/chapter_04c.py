@@ -101,7 +101,7 @@ def check_wavelength(answer):
     )
     require(abs(answer - 2 * math.pi) > 0.1, "that is the shortest wave, at the first pair")
     require(abs(answer - 2 * math.pi * 100) < 1, f"{answer} is not 2π times the root of 10000")
-    return "waves from 6 to 63,000 positions: a clock with many hands."
+    return "waves from 6 to 61,000 positions: a clock with many hands."
 
 
 def shift_matrix(k, d_model):
@@ -122,7 +122,7 @@ def shift_matrix(k, d_model):
     hints=(
         "sin(a + b) = sin a cos b + cos a sin b, and cos(a + b) = cos a cos b - sin a sin b.",
         "In each pair (sin, cos), that is a 2 x 2 matrix which depends on k only.",
-        "With c = cos(kω) and s = sin(kω), the block is [[c, s], [-s, c]].",
+        "With ω the speed of the pair, c = cos(kω) and s = sin(kω), the block is [[c, s], [-s, c]].",
     ),
     solution=shift_matrix,
 )

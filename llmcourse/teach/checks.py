@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from llmcourse.runtime import current_scale
 from llmcourse.teach.exercises import NotRight, get_exercise
 from llmcourse.teach.progress import record
 
@@ -114,6 +115,9 @@ def band(what: str, value: float, low: float, high: float, digits: int = 2) -> N
     if log := os.environ.get("LLMCOURSE_BAND_LOG"):  # set by tools/measure_bands.py
         with Path(log).open("a", encoding="utf-8") as file:
             file.write(json.dumps([what, value, low, high]) + "\n")
+    if current_scale() != "laptop":
+        print(f"{what}: {value:.{digits + 1}f} (the band {low}-{high} is for SCALE = 'laptop')")
+        return
     limits = f"{low:.{digits}f}-{high:.{digits}f}"
     if low <= value <= high:
         print(f"{what}: inside {limits}, as expected")

@@ -67,13 +67,15 @@ def next_token_figure(logits, tokenizer, temperature=1.0, top_k=None, top_p=None
     after = keep_top_k(after, top_k) if top_k else after
     after = keep_top_p(after, top_p) if top_p else after
     after = after.softmax(-1)
+    settings = [f"temperature {temperature:g}", *([f"top-k {top_k}"] if top_k else [])]
+    settings += [f"top-p {top_p:g}"] if top_p else []
     order = before.argsort(descending=True)[:n_shown]
     axis = plots.new_figure(height=2.8)[1]
     x = torch.arange(len(order))
     axis.bar(x - 0.2, before[order], 0.4, color=plots.COLORS[0], label="the model's own")
     axis.bar(x + 0.2, after[order], 0.4, color=plots.COLORS[5], label="with your settings", hatch="//")
     axis.set_xticks(x, [plots.printable(t) for t in tokenizer.tokens(order)], rotation=40, ha="right")
-    axis.set(ylabel="probability", title=f"temperature={temperature:g}, top_k={top_k}, top_p={top_p}")
+    axis.set(ylabel="probability", title=", ".join(settings))
     axis.legend(frameon=False)
     return axis
 

@@ -1,0 +1,88 @@
+"""Run notebooks from top to bottom and store their outputs: `make notebooks` (N=04a for one).
+
+Deterministic: two runs on one machine write the same bytes. Outputs of cells tagged `live`
+(widgets, a server) are run and not stored: they mean nothing without a kernel. A notebook that
+fails is left as it was.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from llmcourse.runtime import atomic_write
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def clean(notebook) -> None:
+    """Keep what a reader needs: sources, outputs and tags; no timings, no widget state."""
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type == "code":
+            if "live" in tags:
+                cell.outputs = []
+            for output in cell.outputs:
+                output.pop("transient", None)
+                if "metadata" in output:
+                    output.metadata = nbformat.from_dict({})
+
+
+PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+
+
+def run(path: Path) -> tuple[float, float]:
+    """Run one notebook in place; return the seconds it took and its peak memory in GB."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(PEAK))
+    began = time.perf_counter()
+    NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        record_timing=False,
+        coalesce_streams=True,
+    ).execute()
+    seconds = time.perf_counter() - began
+    peak = int(notebook.cells.pop().outputs[0].text) / 1e6  # ru_maxrss is in kilobytes on Linux
+    clean(notebook)
+    nbformat.validate(notebook)
+    with atomic_write(path) as temporary:
+        nbformat.write(notebook, temporary)
+    return seconds, peak
+
+
+def main(prefixes: list[str]) -> None:
+    """Run the notebooks whose names start with one of `prefixes`; all without any."""
+    paths = [p for p in sorted(NOTEBOOKS.glob("*.ipynb")) if p.name.startswith(tuple(prefixes) or "")]
+    if not paths:
+        sys.exit(f"no notebook starts with {prefixes}: see {NOTEBOOKS}")
+    os.environ["OMP_NUM_THREADS"] = "1"  # as `make test` does, so that losses agree in every digit
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["LLMCOURSE_PROGRESS"] = str(Path(folder) / "progress.json")
+        failed = []
+        for path in paths:
+            try:
+                seconds, peak = run(path)
+                print(f"{path.stem:24} {seconds:6.1f} s {peak:5.1f} GB", flush=True)
+            except CellExecutionError as error:
+                failed.append(path.stem)
+                print(f"{path.stem:24} FAILED, left as it was\n{error}", flush=True)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

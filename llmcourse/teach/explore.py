@@ -116,7 +116,7 @@ def show_tensorboard(log_dir: str, height: int = 500) -> None:
         notebook.start(f"--logdir {log_dir} --port 0")
     else:
         server = program.TensorBoard()
-        server.configure(argv=[None, "--logdir", str(log_dir), "--port", "0"])
+        server.configure(argv=[None, "--logdir", str(log_dir), "--port", "0", "--load_fast", "false"])
         url = server.launch()
         print(f"TensorBoard is at {url}; stop it by restarting the kernel")
         display(IFrame(url, width="100%", height=height))

@@ -72,7 +72,7 @@ def config_from_transformers(hf_config) -> ModelConfig:
     raise ValueError(f"model_type={hf_config.model_type!r}: only 'gpt2' and 'llama' can be converted")
 
 
-def _gpt2_names(n_layers: int, bias: bool = True) -> dict[str, tuple[str, bool]]:
+def _gpt2_names(n_layers: int) -> dict[str, tuple[str, bool]]:
     """Our name -> (GPT-2's name, whether its matrix is stored transposed)."""
     names = {
         "token_embedding.weight": ("transformer.wte.weight", False),

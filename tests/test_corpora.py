@@ -174,3 +174,13 @@ def test_gpt2_table_is_complete():
     assert sorted(ranks.values()) == list(range(50256))
     assert {bytes([i]) for i in range(256)} <= ranks.keys()
     assert ranks[b"Hello"] == 15496  # known from GPT-2's release
+
+
+def test_without_the_package_gpt2s_table_is_the_bytes(monkeypatch, capsys):
+    monkeypatch.setattr(manifest, "from_package", lambda spec: None)
+    ranks = load_gpt2_ranks()
+    assert "STAND-IN" in capsys.readouterr().out
+    tokenizer = BPETokenizer.from_ranks(ranks, {"<|endoftext|>": 256})
+    text = "To be, 你好"
+    assert tokenizer.encode(text) == list(text.encode())
+    assert tokenizer.decode(tokenizer.encode(text)) == text

@@ -41,7 +41,7 @@ def plain_text(markdown: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def stand_in_plays(n_plays: int = 38, n_speeches: int = 400, seed: int = 0) -> Files:
+def stand_in_plays(n_plays: int = 38, n_speeches: int = 2000, seed: int = 0) -> Files:
     """Return generated plays: enough for every notebook to run, and no more than that."""
     rng = random.Random(seed)
     files = {}
@@ -103,8 +103,14 @@ def split_by_title(
     return order[cut:], order[n_test:cut], order[:n_test]
 
 
+def stand_in_ranks() -> Files:
+    """Return a table of the 256 bytes and no merge: enough for every notebook to run."""
+    rows = (b"%s %d" % (base64.b64encode(bytes([byte])), byte) for byte in range(256))
+    return {"generated/bytes.tiktoken": b"\n".join(rows)}
+
+
 def load_gpt2_ranks(quiet: bool = False) -> dict[bytes, int]:
     """Return GPT-2's table from bytes to rank (50,256 entries), for `BPETokenizer.from_ranks`."""
-    (content,) = fetch("gpt2-ranks", quiet=quiet).files.values()
+    (content,) = fetch("gpt2-ranks", generate=stand_in_ranks, quiet=quiet).files.values()
     rows = (line.split() for line in content.splitlines() if line)
     return {base64.b64decode(token): int(rank) for token, rank in rows}

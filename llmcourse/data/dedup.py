@@ -1,0 +1,120 @@
+"""Find copies: exact ones by hash, near ones by MinHash and banded lookup.
+
+Dimensions: N documents, K hash functions of a signature, R rows (hash functions) of a band.
+"""
+
+import hashlib
+import re
+import unicodedata
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+
+PRIME = (1 << 32) + 15  # the first prime above all shingle hashes, so that a * x + b fits in 64 bits
+
+
+def normalize(text: str) -> str:
+    """Return a text without what copies often change: case, punctuation, spaces, Unicode form.
+
+    >>> normalize("The  END!") == normalize("the end")
+    True
+    """
+    text = unicodedata.normalize("NFKC", text).lower()
+    return " ".join(re.findall(r"\w+", text))
+
+
+def exact_duplicates(texts: Iterable[str]) -> list[int]:
+    """Return the places of texts that, normalized, stood before: a hash of 8 bytes each in memory."""
+    seen: set[bytes] = set()
+    copies = []
+    for place, text in enumerate(texts):
+        key = hashlib.blake2b(normalize(text).encode(), digest_size=8).digest()
+        if key in seen:
+            copies.append(place)
+        seen.add(key)
+    return copies
+
+
+def shingles(text: str, n: int = 5) -> set[int]:
+    """Return the hashes of all runs of `n` words; a shorter text counts as one run."""
+    words = normalize(text).split()
+    runs = (" ".join(words[i : i + n]) for i in range(max(1, len(words) - n + 1)))
+    return {zlib.crc32(run.encode()) for run in runs}
+
+
+def jaccard(a: set, b: set) -> float:
+    """Return the shared part of two sets: |a and b| / |a or b|; 1 for two empty sets.
+
+    >>> jaccard({1, 2, 3}, {2, 3, 4})
+    0.5
+    """
+    return len(a & b) / len(a | b) if a or b else 1.0
+
+
+def minhash(shingle_set: set[int], n_hashes: int = 128, seed: int = 0) -> np.ndarray:
+    """Return the signature of a set, (K,): under each of K random hash functions, the smallest value.
+
+    Two signatures agree at one place with probability equal to the Jaccard similarity of the sets.
+    Raises ValueError for an empty set. Source: Broder 1997, On the resemblance of documents.
+    """
+    if not shingle_set:
+        raise ValueError("an empty set has no smallest value: give at least one shingle")
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(1, 1 << 32, size=(2, n_hashes, 1), dtype=np.uint64)
+    values = np.fromiter(shingle_set, dtype=np.uint64)
+    return ((a * values + b) % np.uint64(PRIME)).min(axis=1)
+
+
+def candidate_probability(similarity, n_bands: int, rows: int):
+    """Return the probability that two texts of this Jaccard similarity share at least one band."""
+    return 1 - (1 - similarity**rows) ** n_bands
+
+
+def candidate_pairs(signatures: np.ndarray, n_bands: int = 32) -> set[tuple[int, int]]:
+    """Return the pairs (i < j) of rows of `signatures` (N, K) that agree in a whole band.
+
+    K is cut into bands of K / n_bands hash functions: texts are looked up, never compared all
+    with all. Raises ValueError when the bands do not divide K.
+    """
+    N, K = signatures.shape
+    if K % n_bands:
+        raise ValueError(f"n_bands={n_bands} must divide the {K} hash functions of a signature")
+    pairs = set()
+    for band in np.split(signatures, n_bands, axis=1):
+        buckets = defaultdict(list)
+        for place in range(N):
+            buckets[band[place].tobytes()].append(place)
+        for places in buckets.values():
+            pairs.update((i, j) for n, i in enumerate(places) for j in places[n + 1 :])
+    return pairs
+
+
+def near_duplicates(
+    texts: list[str], threshold: float = 0.7, n_hashes: int = 128, n_bands: int = 32, n: int = 5
+) -> list[int]:
+    """Return the places of texts to drop, so that no two left are known to be near copies.
+
+    A pair that shares a band is compared exactly, by the Jaccard similarity of its runs of `n`
+    words; near copies of near copies form a group, of which the first is kept. Raises ValueError
+    for a threshold outside 0-1. Source: Lee et al. 2021, arXiv:2107.06499, section 4.2.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold={threshold} must be above 0 and at most 1")
+    if not texts:
+        return []
+    sets = [shingles(text, n) for text in texts]
+    signatures = np.stack([minhash(one, n_hashes) for one in sets])
+    group = list(range(len(texts)))
+
+    def first(place: int) -> int:
+        while group[place] != place:
+            group[place] = place = group[group[place]]
+        return place
+
+    for i, j in sorted(candidate_pairs(signatures, n_bands)):
+        if first(i) != first(j) and jaccard(sets[i], sets[j]) >= threshold:
+            low, high = sorted((first(i), first(j)))
+            group[high] = low
+    return [place for place in range(len(texts)) if first(place) != place]

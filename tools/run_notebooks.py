@@ -5,6 +5,8 @@ Deterministic: two runs on one machine write the same bytes. Outputs of cells ta
 fails is left as it was.
 """
 
+import base64
+import io
 import os
 import sys
 import tempfile
@@ -14,6 +16,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from PIL import Image
 
 from llmcourse.runtime import atomic_write
 
@@ -22,6 +25,14 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+
+
+def small_picture(png: str) -> str:
+    """Return a picture (base64) with at most 64 colours, a third of the size and the same to the eye."""
+    buffer = io.BytesIO()
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    picture.quantize(64, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def clean(notebook) -> None:
@@ -35,6 +46,8 @@ def clean(notebook) -> None:
                 cell.outputs = []
             for output in cell.outputs:
                 output.pop("transient", None)
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = small_picture(output.data["image/png"])
                 if "metadata" in output:
                     output.metadata = nbformat.from_dict({})
 

@@ -1,16 +1,16 @@
-"""How good is a language model: loss, perplexity, bits per byte.
+"""How good is a language model: loss, perplexity, bits per byte, multiple choice, contamination.
 
-Dimensions: T time (context_length), S new tokens of a window (stride).
+Dimensions: T time (context_length), S new tokens of a window (stride), N items, K options.
 """
 
 import math
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-@torch.no_grad()
 def evaluate_loss(
     model: nn.Module, token_ids: Tensor, stride: int | None = None, batch_size: int = 32
 ) -> float:
@@ -21,6 +21,14 @@ def evaluate_loss(
     which it is new. A smaller stride gives each token more context, costs more, and is fairer
     to the model. Raises ValueError for fewer than two tokens.
     """
+    return token_losses(model, token_ids, stride, batch_size).mean(dtype=torch.float64).item()
+
+
+@torch.no_grad()
+def token_losses(
+    model: nn.Module, token_ids: Tensor, stride: int | None = None, batch_size: int = 32
+) -> Tensor:
+    """Return (N - 1,): the loss in nats of each token but the first; `evaluate_loss` is their mean."""
     T = model.config.context_length
     S = T if stride is None else stride
     token_ids = torch.as_tensor(token_ids)
@@ -31,7 +39,7 @@ def evaluate_loss(
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    total, counted = 0.0, 0
+    parts = []
     starts = list(range(0, len(token_ids) - 1, S))
     full = [start for start in starts if start + T + 1 <= len(token_ids)]
     groups = [full[i : i + batch_size] for i in range(0, len(full), batch_size)]
@@ -39,12 +47,10 @@ def evaluate_loss(
         groups.append([starts[len(full)]])
     for group in groups:
         rows = torch.stack([token_ids[start : start + T + 1] for start in group]).long().to(device)
-        losses = F.cross_entropy(model(rows[:, :-1]).transpose(1, 2), rows[:, 1:], reduction="none")
-        for start, loss in zip(group, losses, strict=True):
-            new = loss if start == 0 else loss[T - S :]
-            total, counted = total + new.sum(dtype=torch.float64).item(), counted + len(new)
+        losses = F.cross_entropy(model(rows[:, :-1]).transpose(1, 2), rows[:, 1:], reduction="none").cpu()
+        parts += [loss if start == 0 else loss[T - S :] for start, loss in zip(group, losses, strict=True)]
     model.train(was_training)
-    return total / counted
+    return torch.cat(parts)
 
 
 def perplexity(loss: float) -> float:
@@ -67,3 +73,75 @@ def bits_per_byte(loss: float, n_tokens: int, n_bytes: int) -> float:
     if n_bytes < 1:
         raise ValueError(f"n_bytes={n_bytes}: the text must have at least one byte")
     return loss / math.log(2) * n_tokens / n_bytes
+
+
+@torch.no_grad()
+def multiple_choice(
+    model: nn.Module, contexts: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]
+) -> tuple[Tensor, Tensor]:
+    """Return (log-likelihoods, lengths), each (N, K): of each option given the context of its item.
+
+    `contexts` are N rows of token ids, `options` K rows of ids for each. A log-likelihood is in
+    nats, summed over the tokens of the option; a length is their number. Choose by the sum, by
+    sum / length, or by the sum minus the sum after a context that says nothing. What does not
+    fit into the model's context length is cut from the left of the context.
+
+    Raises ValueError for an empty context or option, another number of options, or an option
+    that does not fit.
+    """
+    T, device = model.config.context_length, next(model.parameters()).device
+    if len(contexts) != len(options) or len({len(row) for row in options}) != 1:
+        raise ValueError(
+            f"{len(contexts)} contexts with {len(options)} rows of {sorted({len(r) for r in options})} "
+            "options: give the same number of options for each context"
+        )
+    lengths = torch.tensor([[len(option) for option in row] for row in options])
+    if not all(map(len, contexts)) or lengths.min() < 1 or lengths.max() > T:
+        raise ValueError(
+            f"options of {int(lengths.min())} to {int(lengths.max())} tokens and contexts from "
+            f"{min(map(len, contexts))}: an option has 1 to {T} tokens, a context at least 1"
+        )
+    was_training = model.training
+    model.eval()
+    sums = torch.zeros(lengths.shape, dtype=torch.float64)
+    for i, (context, row) in enumerate(zip(contexts, options, strict=True)):
+        shared = list(context)[-(T + 1 - int(lengths[i].max())) :]
+        rows = torch.zeros(len(row), len(shared) + int(lengths[i].max()), dtype=torch.long)
+        for k, option in enumerate(row):  # filled up on the right, where a causal model cannot look
+            rows[k, : len(shared) + len(option)] = torch.as_tensor([*shared, *option])
+        logits = model(rows[:, :-1].to(device))[:, len(shared) - 1 :]  # (K, longest option, V)
+        losses = F.cross_entropy(logits.transpose(1, 2), rows[:, len(shared) :].to(device), reduction="none")
+        counts = torch.arange(losses.shape[1]) < lengths[i, :, None]
+        sums[i] = -(losses.cpu().double() * counts).sum(-1)
+    model.train(was_training)
+    return sums, lengths
+
+
+def ngram_overlap(
+    items: Sequence[Sequence[Hashable]], documents: Iterable[Sequence[Hashable]], n: int
+) -> list[float]:
+    """Return for each item the share of its n-grams that occur in a document: 1.0 if all do.
+
+    Items and documents are rows of words or token ids. An item shorter than n is one n-gram of
+    its own length. Documents are read once and one at a time, so they may stream; only the
+    n-grams of the items are kept in memory. Raises ValueError for n < 1 and for an empty item.
+
+    >>> ngram_overlap(["to be or not".split()], ["I say to be or no".split()], n=2)
+    [0.6666666666666666]
+
+    Source: Brown et al. 2020, arXiv:2005.14165, app. C (13 words, any); Chowdhery et al. 2022,
+    arXiv:2204.02311, sec. 8 (8 words, a share of 70 %).
+    """
+    if n < 1 or not all(map(len, items)):
+        raise ValueError(f"n={n} must be at least 1, and each item must hold a word")
+
+    def grams(row: Sequence[Hashable], size: int) -> list[tuple]:
+        return [tuple(row[i : i + size]) for i in range(len(row) - size + 1)]
+
+    wanted = [grams(item, min(n, len(item))) for item in items]
+    sizes = sorted({min(n, len(item)) for item in items})
+    searched, seen = {gram for row in wanted for gram in row}, set()
+    for document in documents:
+        for size in sizes:
+            seen |= searched.intersection(grams(document, size))
+    return [sum(gram in seen for gram in row) / len(row) for row in wanted]

@@ -8,7 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llmcourse.evaluation import bits_per_byte, evaluate_loss, perplexity
+from llmcourse.evaluation import (
+    bits_per_byte,
+    evaluate_loss,
+    multiple_choice,
+    ngram_overlap,
+    perplexity,
+)
 from llmcourse.model import GPT, ModelConfig
 
 V, T = 11, 8
@@ -139,3 +145,127 @@ def test_a_stride_that_repeats_or_skips_tokens_is_refused(model, stride):
 def test_a_text_without_bytes_is_refused():
     with pytest.raises(ValueError, match="n_bytes=0"):
         bits_per_byte(1.0, n_tokens=1, n_bytes=0)
+
+
+# ---- multiple choice ------------------------------------------------------------------------
+
+
+def some_items(n=6, k=3, longest=T):
+    generator = torch.Generator().manual_seed(7)
+
+    def ids(length):
+        return torch.randint(V, (int(length),), generator=generator).tolist()
+
+    sizes = torch.randint(1, longest + 1, (n, k), generator=generator)
+    contexts = [ids(length) for length in torch.randint(1, 3 * T, (n,), generator=generator)]
+    return contexts, [[ids(length) for length in row] for row in sizes]
+
+
+@torch.no_grad()
+def log_likelihood(model, context, option):
+    """One forward pass for each token of the option."""
+    model.eval()
+    total, row = 0.0, list(context)
+    for token in option:
+        total += model(torch.tensor([row]))[0, -1].log_softmax(-1)[token].item()
+        row.append(token)
+    return total
+
+
+def test_choices_equal_scoring_each_token_on_its_own(model):
+    contexts, options = some_items(longest=4)
+    contexts = [context[:4] for context in contexts]  # all fits: 4 + 4 tokens
+    sums, lengths = multiple_choice(model, contexts, options)
+    assert lengths.tolist() == [[len(option) for option in row] for row in options]
+    for i, (context, row) in enumerate(zip(contexts, options, strict=True)):
+        expected = [log_likelihood(model, context, option) for option in row]
+        assert sums[i].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_option_of_one_token_is_the_models_own_probability(model):
+    context = row(T).tolist()
+    sums, _ = multiple_choice(model, [context], [[[token] for token in range(V)]])
+    with torch.no_grad():
+        expected = model.eval()(torch.tensor([context]))[0, -1].log_softmax(-1)
+    assert torch.allclose(sums[0].float(), expected, atol=1e-5)
+    assert sums.exp().sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_what_does_not_fit_is_cut_from_the_left_for_all_options_alike(model):
+    context, options = row(5 * T).tolist(), [[1, 2, 3], [4]]
+    sums, _ = multiple_choice(model, [context], [options])
+    kept = context[-(T + 1 - 3) :]
+    expected = [log_likelihood(model, kept, option) for option in options]
+    assert sums[0].tolist() == pytest.approx(expected, abs=1e-4)
+    whole = row(T).tolist()  # an option that fills the context leaves one token before it
+    sums, _ = multiple_choice(model, [context], [[whole]])
+    assert sums.item() == pytest.approx(log_likelihood(model, context[-1:], whole), abs=1e-4)
+
+
+def test_the_order_of_options_and_items_changes_nothing_but_the_order(model):
+    contexts, options = some_items()
+    sums, _ = multiple_choice(model, contexts, options)
+    turned, _ = multiple_choice(model, contexts[::-1], [r[::-1] for r in options[::-1]])
+    assert torch.allclose(turned.flip(0, 1), sums, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_choices_leave_the_model_as_it_was(model, training):
+    model.train(training)
+    contexts, options = some_items()
+    first, _ = multiple_choice(model, contexts, options)
+    assert torch.equal(multiple_choice(model, contexts, options)[0], first)  # no dropout
+    assert model.training == training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    model.eval()
+
+
+@pytest.mark.parametrize(
+    ("contexts", "options", "message"),
+    [
+        ([[1]], [[[1]], [[2]]], "1 contexts with 2 rows"),
+        ([[1], [2]], [[[1], [2]], [[1]]], r"rows of \[1, 2\] options"),
+        ([[]], [[[1]]], "contexts from 0"),
+        ([[1]], [[[]]], "options of 0 to 0 tokens"),
+        ([[1]], [[list(range(T + 1))]], f"an option has 1 to {T} tokens"),
+    ],
+)
+def test_items_that_cannot_be_scored_are_refused(model, contexts, options, message):
+    with pytest.raises(ValueError, match=message):
+        multiple_choice(model, contexts, options)
+
+
+# ---- contamination --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 9])
+def test_overlap_equals_looking_for_each_n_gram_as_text(n):
+    rng = np.random.default_rng(n)
+    items = [[f"w{i}" for i in rng.integers(4, size=length)] for length in (1, 2, 4, 7, 12)]
+    documents = [[f"w{i}" for i in rng.integers(4, size=length)] for length in (3, 40, 0, 25)]
+    texts = [f" {' '.join(document)} " for document in documents]
+    shares = []
+    for item in items:
+        size = min(n, len(item))
+        grams = [f" {' '.join(item[i : i + size])} " for i in range(len(item) - size + 1)]
+        shares.append(np.mean([any(gram in text for text in texts) for gram in grams]))
+    assert ngram_overlap(items, documents, n) == pytest.approx(shares)
+
+
+def test_a_planted_item_is_found_and_not_across_two_documents():
+    item = ["shall", "i", "compare", "thee", "to", "a", "summer's", "day"]
+    assert ngram_overlap([item], [["so", *item, "so"]], 8) == [1.0]
+    assert ngram_overlap([item], [item[:4], item[4:]], 8) == [0.0]
+    assert ngram_overlap([item, item[:3]], [item[:4]], 8) == [0.0, 1.0]
+
+
+def test_documents_are_read_once_and_ids_will_do():
+    documents = ([i, i + 1, i + 2] for i in range(10))
+    assert ngram_overlap([[3, 4], [4, 3]], documents, 2) == [1.0, 0.0]
+    assert ngram_overlap([], [[1]], 2) == []
+
+
+@pytest.mark.parametrize(("items", "n"), [([[1]], 0), ([[1], []], 2)])
+def test_n_grams_that_do_not_exist_are_refused(items, n):
+    with pytest.raises(ValueError, match="must be at least 1, and each item must hold a word"):
+        ngram_overlap(items, [[1]], n)

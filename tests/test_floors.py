@@ -18,6 +18,7 @@ FLOORS = [  # a module may import modules of its own floor or below, never above
         "ngrams",
         "metrics",
         "significance",
+        "search",
         "data.manifest",
     ],
     [
@@ -31,7 +32,6 @@ FLOORS = [  # a module may import modules of its own floor or below, never above
         "data.dirty",
         "checkpoint",
         "evaluation",
-        "search",
     ],
     ["generate", "training", "pretrained", "encoders", "classify", "tensorboard_logs"],
     ["finetune", "compress"],

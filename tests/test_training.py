@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -463,7 +464,10 @@ def test_what_is_logged_is_read_back(tmp_path):
     steps = list(log_steps(train(make_model(), make_batches(2), steps=5, **options), tmp_path))
     assert [step.step for step in steps] == [1, 2, 3, 4, 5]
     scalars = read_scalars(tmp_path)
+    totals = [(0, 0.0), *((s.tokens, s.seconds) for s in steps)]
+    speeds = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in pairwise(totals)]
     wanted = {
+        "tokens_per_second": list(enumerate(speeds, start=1)),
         "loss/train": [(s.step, s.loss) for s in steps],
         "learning_rate": [(s.step, s.lr) for s in steps],
         "gradient_norm": [(s.step, s.grad_norm) for s in steps],

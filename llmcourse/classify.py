@@ -1,0 +1,204 @@
+"""Text classification: features of a pretrained model, a linear probe, and a model with a head.
+
+Dimensions: B batch, T time (tokens), C width (d_model), N texts, L layers.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llmcourse.data.batches import pad
+from llmcourse.model import GPT
+from llmcourse.optim import AdamW, parameter_groups
+from llmcourse.schedules import warmup_cosine
+
+
+def fast_dtype() -> torch.dtype:
+    """Return bfloat16 where this CPU multiplies it in hardware (AMX), float32 elsewhere.
+
+    Without AMX, bfloat16 on a CPU is emulated and slower than float32.
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not say
+    return torch.bfloat16 if capabilities.get("amx_bf16") else torch.float32
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int, seed: int | None = None) -> list[list[int]]:
+    """Return the numbers of all rows in batches of about equal length: little is padded.
+
+    With a `seed`, rows of equal length and the batches are shuffled, for training; without, the
+    longest batch comes first, so that too little memory shows at once. Raises ValueError if empty.
+
+    >>> batches_by_length([3, 9, 4, 8], batch_size=2)
+    [[1, 3], [2, 0]]
+    """
+    if not len(lengths):
+        raise ValueError("there is nothing to put into batches: give at least one text")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: must be at least 1")
+    generator = torch.Generator().manual_seed(seed or 0)
+    rows = range(len(lengths)) if seed is None else torch.randperm(len(lengths), generator=generator).tolist()
+    order = sorted(rows, key=lambda row: -lengths[row])
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    if seed is None:
+        return batches
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the mean over the real tokens, (B, C), of hidden (B, T, C) with attention_mask (B, T).
+
+    >>> mean_pool(torch.tensor([[[1.0], [3.0], [99.0]]]), torch.tensor([[1, 1, 0]])).tolist()
+    [[2.0]]
+    """
+    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (B, T, 1)
+    return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def hidden_states(model: GPT, token_ids: Tensor) -> list[Tensor]:
+    """Return the residual stream (B, T, C) after the embedding and after each block, L + 1 tensors.
+
+    The last one has passed the final norm. Padding on the right needs no mask in a causal model:
+    no real token looks at it.
+    """
+    x, rotary = model.embed(token_ids)
+    states = [x]
+    for block in model.blocks:
+        x = block(x, rotary=rotary)
+        states.append(x)
+    return [*states[:-1], model.final_norm(x)]
+
+
+def pad_right(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
+    """Return (token_ids, attention_mask), each (B, T), with T the longest row.
+
+    >>> pad_right([[5, 6], [7]])[1].tolist()
+    [[1, 1], [1, 0]]
+    """
+    lengths = torch.tensor([len(row) for row in rows])
+    token_ids, _ = pad(rows, int(lengths.max()), pad_id)
+    return token_ids, (torch.arange(token_ids.shape[1]) < lengths[:, None]).long()
+
+
+@torch.no_grad()
+def _pooled_states(rows, batch_size: int, states_of) -> Tensor:
+    """Return (N, L + 1, C): `states_of(rows of a batch)` gives its hidden states and its mask."""
+    batches, parts = batches_by_length([len(row) for row in rows], batch_size), []
+    for batch in batches:
+        states, mask = states_of([rows[i] for i in batch])
+        parts.append(torch.stack([mean_pool(hidden.float(), mask) for hidden in states], dim=1).cpu())
+    place = torch.tensor([i for batch in batches for i in batch]).argsort()  # back to the rows' order
+    return torch.cat(parts)[place]
+
+
+def encoder_features(
+    model, tokenizer, texts: Sequence[str], max_length=48, batch_size=64, dtype=torch.float32
+) -> Tensor:
+    """Return the mean-pooled hidden states of a transformers encoder after each layer, (N, L + 1, C).
+
+    Longer texts are cut at `max_length` tokens. `dtype` is the precision of the products.
+    Source: Reimers & Gurevych 2019, arXiv:1908.10084, sec. 3 (mean pooling).
+    """
+    model.eval()
+    device = next(model.parameters()).device
+
+    def states_of(rows):
+        inputs = tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return model(**inputs, output_hidden_states=True).hidden_states, inputs["attention_mask"]
+
+    rows = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    return _pooled_states(rows, batch_size, states_of)
+
+
+def gpt_features(model: GPT, rows: Sequence[Sequence[int]], batch_size: int = 64) -> Tensor:
+    """Return the mean-pooled hidden states of our GPT after each block, (N, L + 1, C).
+
+    `rows` are token ids, each at most the model's context long.
+    """
+    model.eval()
+
+    def states_of(some):
+        token_ids, mask = pad_right(some)
+        return hidden_states(model, token_ids), mask
+
+    return _pooled_states(rows, batch_size, states_of)
+
+
+def linear_probe(features, labels, strength: float = 0.01):
+    """Return logistic regression fitted on standardized features (N, C): scikit-learn's pipeline.
+
+    `strength` is scikit-learn's C: small values keep the weights small. Raises ValueError when
+    a label is missing, or when there is only one class.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if len(features) != len(labels):
+        raise ValueError(f"{len(features)} texts but {len(labels)} labels: each text needs one label")
+    if len(set(map(int, labels))) < 2:
+        raise ValueError(f"all {len(labels)} labels are the same: a classifier needs examples of two classes")
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500)).fit(features, labels)
+
+
+class GPTClassifier(nn.Module):
+    """Our GPT without its vocabulary: blocks, mean over the tokens, and one linear head.
+
+    The GPT is copied, so the one that was given stays as it is.
+
+    Source: Radford et al. 2018, sec. 3.2 (a linear head on a pretrained decoder).
+    """
+
+    def __init__(self, gpt: GPT, n_classes: int = 2):
+        super().__init__()
+        self.body = copy.deepcopy(gpt)
+        self.head = nn.Linear(gpt.config.d_model, n_classes)
+        nn.init.zeros_(self.head.weight)  # the first guess is even, whatever the features
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return logits (B, n_classes) for token_ids (B, T), padded on the right."""
+        return self.head(mean_pool(hidden_states(self.body, token_ids)[-1], attention_mask))
+
+
+def fit_classifier(
+    model: GPTClassifier, rows, labels, steps: int, lr: float = 1e-3, batch_size: int = 16, seed: int = 0
+) -> list[float]:
+    """Train all weights on `rows` of token ids in place; return the loss of each step.
+
+    Batches come from rows of about equal length, shuffled anew each epoch.
+    """
+    if len(rows) != len(labels):
+        raise ValueError(f"{len(rows)} texts but {len(labels)} labels: each text needs one label")
+    model.train()
+    optimizer = AdamW(parameter_groups(model, weight_decay=0.1), lr=lr)
+    schedule, losses, epoch = warmup_cosine(steps, max(1, steps // 10)), [], 0
+    while len(losses) < steps:
+        batches = batches_by_length([len(row) for row in rows], batch_size, seed=seed * 1009 + epoch)
+        epoch += 1
+        for batch in batches[: steps - len(losses)]:
+            for group in optimizer.param_groups:
+                group["lr"] = lr * schedule(len(losses))
+            loss = F.cross_entropy(
+                model(*pad_right([rows[i] for i in batch])), torch.tensor([labels[i] for i in batch])
+            )
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    return losses
+
+
+@torch.no_grad()
+def accuracy(model: GPTClassifier, rows, labels, batch_size: int = 64) -> float:
+    """Return the share of `rows` of token ids that the model labels right."""
+    model.eval()
+    right = 0
+    for batch in batches_by_length([len(row) for row in rows], batch_size):
+        guesses = model(*pad_right([rows[i] for i in batch])).argmax(dim=-1)
+        right += (guesses == torch.tensor([labels[i] for i in batch])).sum().item()
+    return right / len(rows)

@@ -1,0 +1,144 @@
+"""Classification: features equal those of one text at a time; the probe is scikit-learn's."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from llmcourse import classify
+from llmcourse.encoders import stand_in_encoder
+from llmcourse.model import GPT, ModelConfig
+
+ROWS = [[3, 4, 5, 6], [7], [8, 9, 1], [2, 2, 2, 2, 2], [1, 5]]
+
+
+def small_gpt(seed=0):
+    torch.manual_seed(seed)
+    return GPT(ModelConfig(vocab_size=12, context_length=8, d_model=16, n_heads=2, n_layers=2)).eval()
+
+
+def test_batches_hold_every_row_once_and_waste_little():
+    lengths = [5, 90, 6, 88, 5, 91, 7, 40]
+    for seed in (None, 0, 1):
+        batches = classify.batches_by_length(lengths, 3, seed)
+        assert sorted(i for batch in batches for i in batch) == list(range(8))
+        assert max(map(len, batches)) == 3
+        assert sum(len(b) * max(lengths[i] for i in b) for b in batches) == 3 * 91 + 3 * 40 + 2 * 5
+    assert classify.batches_by_length(lengths, 3)[0] == [5, 1, 3]
+    many = [1] * 50
+    assert classify.batches_by_length(many, 4, 0) == classify.batches_by_length(many, 4, 0)
+    assert classify.batches_by_length(many, 4, 0) != classify.batches_by_length(many, 4, 1)
+
+
+def test_batches_refuse_what_cannot_be_batched():
+    with pytest.raises(ValueError, match="nothing to put into batches"):
+        classify.batches_by_length([], 4)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        classify.batches_by_length([1], 0)
+
+
+def test_mean_pool_is_the_mean_of_the_real_tokens():
+    hidden = torch.randn(2, 4, 3)
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
+    pooled = classify.mean_pool(hidden, mask)
+    assert torch.allclose(pooled[0], hidden[0, :2].mean(0), atol=1e-6)
+    assert torch.allclose(pooled[1], hidden[1].mean(0), atol=1e-6)
+    assert torch.equal(classify.mean_pool(hidden, mask * 0), torch.zeros(2, 3))
+
+
+def test_the_last_hidden_state_gives_the_models_logits():
+    model, ids = small_gpt(), torch.tensor([ROWS[0]])
+    states = classify.hidden_states(model, ids)
+    assert len(states) == 3
+    assert torch.allclose(model.unembedding(states[-1]), model(ids), atol=1e-6)
+
+
+def test_features_of_our_gpt_do_not_depend_on_the_batch():
+    model = small_gpt()
+    together = classify.gpt_features(model, ROWS, batch_size=3)
+    assert together.shape == (5, 3, 16)
+    for row, features in zip(ROWS, together, strict=True):
+        with torch.no_grad():
+            alone = [state.mean(dim=(0, 1)) for state in classify.hidden_states(model, torch.tensor([row]))]
+        assert torch.allclose(features, torch.stack(alone), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("encoder")
+    for name, content in stand_in_encoder(d_model=24, n_layers=2).items():
+        (folder / name).write_bytes(content)
+    return AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def test_features_of_an_encoder_do_not_depend_on_the_batch(encoder):
+    model, tokenizer = encoder
+    texts = ["a fine film", "no", "the dullest hour of the year, and then another hour"]
+    together = classify.encoder_features(model, tokenizer, texts, max_length=16, batch_size=2)
+    assert together.shape == (3, 3, 24)
+    for text, features in zip(texts, together, strict=True):
+        inputs = tokenizer(text, truncation=True, max_length=16, return_tensors="pt")
+        with torch.no_grad():
+            states = model(**inputs, output_hidden_states=True).hidden_states
+        assert torch.allclose(features, torch.stack([s[0].mean(0) for s in states]), atol=1e-5)
+    rough = classify.encoder_features(model, tokenizer, texts, max_length=16, dtype=torch.bfloat16)
+    assert rough.dtype == torch.float32
+    assert (rough - together).abs().max() < 0.1
+
+
+def test_bfloat16_only_where_the_processor_has_it(monkeypatch):
+    for capabilities, dtype in (({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda c=capabilities: c, raising=False)
+        assert classify.fast_dtype() == dtype
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert classify.fast_dtype() == torch.float32
+
+
+def test_the_probe_is_logistic_regression_on_standardized_features():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 4)) * [1, 10, 0.1, 3] + 5
+    y = (x[:, 0] + x[:, 1] / 10 + rng.normal(size=60) > 6).astype(int)
+    z = (x - x.mean(0)) / x.std(0)
+    expected = LogisticRegression(C=0.5, max_iter=500).fit(z, y).predict_proba(z)
+    probe = classify.linear_probe(x, y, strength=0.5)
+    assert np.allclose(probe.predict_proba(x), expected, atol=1e-5)
+
+
+def test_the_probe_refuses_missing_labels_and_a_single_class():
+    with pytest.raises(ValueError, match="3 texts but 2 labels"):
+        classify.linear_probe(np.ones((3, 2)), [0, 1])
+    with pytest.raises(ValueError, match="examples of two classes"):
+        classify.linear_probe(np.ones((3, 2)), [1, 1, 1])
+
+
+def test_a_new_head_guesses_evenly_and_leaves_the_given_model_alone():
+    gpt = small_gpt()
+    before = {name: value.clone() for name, value in gpt.state_dict().items()}
+    model = classify.GPTClassifier(gpt, n_classes=3)
+    logits = model(*classify.pad_right(ROWS))
+    assert torch.equal(logits, torch.zeros(5, 3))
+    classify.fit_classifier(model, ROWS, [0, 1, 2, 0, 1], steps=3)
+    assert all(torch.equal(before[name], value) for name, value in gpt.state_dict().items())
+    assert not torch.equal(model.body.blocks[0].attention.qkv.weight, before["blocks.0.attention.qkv.weight"])
+
+
+def test_fitting_learns_what_can_be_learned_and_repeats_exactly():
+    generator = torch.Generator().manual_seed(0)
+    rows = [[*torch.randint(2, 12, (5,), generator=generator).tolist(), i % 2] for i in range(40)]
+    labels = [row[-1] for row in rows]
+    runs = []
+    for _ in range(2):
+        model = classify.GPTClassifier(small_gpt())
+        runs.append(classify.fit_classifier(model, rows, labels, steps=100, lr=2e-2, batch_size=8, seed=3))
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == 100
+    assert abs(runs[0][0] - np.log(2)) < 1e-6
+    assert classify.accuracy(model, rows, labels, batch_size=7) == 1.0
+    assert classify.accuracy(model, rows, [1 - label for label in labels]) == 0.0
+
+
+def test_fitting_refuses_missing_labels():
+    with pytest.raises(ValueError, match="5 texts but 4 labels"):
+        classify.fit_classifier(classify.GPTClassifier(small_gpt()), ROWS, [0, 1, 0, 1], steps=1)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 
 from llmcourse.teach.checks import number, tensor
-from llmcourse.teach.exercises import exercise, require
+from llmcourse.teach.exercises import NotRight, exercise, require
 
 
 def most_frequent_pair(words):
@@ -107,10 +107,10 @@ def check_targets(answer):
     """Check shift, direction and lengths."""
     ids = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
     result = answer(ids.clone(), 4)
-    require(isinstance(result, tuple | list) and len(result) == 2, "return a pair: (inputs, targets)")
+    require(isinstance(result, tuple | list) and len(result) == 2, "return two rows, as (inputs, targets)")
     inputs, targets = (tensor(part).int().tolist() for part in result)
     sized = isinstance(inputs, list) and isinstance(targets, list)
-    require(sized, "return a pair of rows: all inputs, then all targets")
+    require(sized, "return two rows: all inputs, then all targets")
     require(
         len(inputs) == 4 and len(targets) == 4,
         f"for length 4 you return {len(inputs)} inputs and {len(targets)} targets: both must be 4",
@@ -173,3 +173,125 @@ def check_waste(answer):
         f"every row has 100 positions, however long the documents: 10, 30 and 20 waste 0.8; you say {short}",
     )
     return "short documents are why real training packs."
+
+
+def text_similarity(a, b, n):
+    """Jaccard similarity of the sets of runs of `n` words."""
+    sets = []
+    for words in (a.split(), b.split()):
+        sets.append({tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))})
+    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+
+
+@exercise(
+    "03b-jaccard",
+    "Compare two texts by their shingles",
+    minutes=6,
+    difficulty=2,
+    hints=(
+        "w words hold w - n + 1 runs of n words; with fewer than n words, take the one run there is.",
+        "Collect the runs of each text in a set of tuples: lists cannot stand in a set.",
+        "Shared runs divided by all different runs: the sizes of `&` and of `|`.",
+    ),
+    solution=text_similarity,
+)
+def check_jaccard(answer):
+    """Hand-worked cases; catch the usual other measures."""
+    a, b = "a b c d e f", "a b c e x y z"
+    value = number(answer(a, b, 2))
+    slips = {
+        "that is the share of common WORDS: compare runs of n words": (4 / 9,),
+        "you divide by the runs of one text: divide by all different runs of both": (2 / 5, 2 / 6),
+        "shared runs count once below the line: use the union, not the sum": (2 / 11,),
+        "that is the Dice coefficient: divide by the union": (4 / 11,),
+        "the last run is missing: w words hold w - n + 1 runs": (2 / 7,),
+    }
+    for message, values in slips.items():
+        require(all(abs(value - slip) > 1e-6 for slip in values), message)
+    require(abs(value - 2 / 9) < 1e-6, f"{a!r} and {b!r} share 2 of 9 runs of two: 0.222, not {value:.3f}")
+    reverse = number(answer("a b c", "c b a", 2))
+    require(reverse == 0, "the order of the words in a run matters: use tuples, not sets or sorted runs")
+    repeated = number(answer("x y x y x y", "x y", 2))
+    require(abs(repeated - 1 / 2) < 1e-6, "a repeated run counts once: make sets of runs")
+    try:
+        short = number(answer("a b", "a b", 5))
+    except ZeroDivisionError:
+        raise NotRight("a text with fewer than n words has no run in yours: count it as one run") from None
+    require(
+        abs(short - 1) < 1e-6,
+        "a text with fewer than n words is one run: two equal short texts have similarity 1",
+    )
+    return "shared runs over all runs, the measure that MinHash estimates."
+
+
+@exercise(
+    "03b-bands",
+    "How likely is a pair found",
+    minutes=5,
+    difficulty=2,
+    hints=(
+        "One band of r hash functions agrees with probability s to the power of r.",
+        "The pair is missed when none of the bands agrees: multiply the chances of not agreeing.",
+        "Found is 1 minus missed.",
+    ),
+    solution=round(1 - (1 - 0.7**8) ** 16, 4),
+)
+def check_bands(answer):
+    """16 bands of 8 at similarity 0.7."""
+    right = 1 - (1 - 0.7**8) ** 16
+    slips = {
+        "that is the chance of ONE band: the pair has 16": 0.7**8,
+        "that is the chance to MISS the pair: subtract it from 1": 1 - right,
+        "16 bands of 8: the power of the similarity is 8, and that of the whole 16": 1 - (1 - 0.7**16) ** 8,
+        "chances of bands do not add up: multiply the chances to miss": 16 * 0.7**8,
+    }
+    for message, slip in slips.items():
+        require(abs(answer - slip) > 2e-3, message)
+    require(not 1 < answer <= 100, "give a probability between 0 and 1, not a percentage")
+    require(
+        abs(answer - right) < 5e-3, f"{answer} is not the probability that at least one of 16 bands agrees"
+    )
+    return "with 32 bands of 4 it is 0.9998: more and shorter bands find more, and compare more."
+
+
+def card_number_is_valid(number):
+    """The check sum of ISO/IEC 7812: double every second digit from the right."""
+    digits = [int(character) for character in number if character.isdigit()][::-1]
+    for place in range(1, len(digits), 2):
+        doubled = 2 * digits[place]
+        digits[place] = doubled - 9 if doubled > 9 else doubled
+    return sum(digits) % 10 == 0
+
+
+@exercise(
+    "03b-luhn",
+    "Check a card number",
+    minutes=8,
+    difficulty=2,
+    hints=(
+        "First keep the digits only: a card number may hold spaces and hyphens.",
+        "Go through the reversed digits: the one at the right end is not doubled, the next is.",
+        "9 doubled is 18, and 18 - 9 = 9.",
+    ),
+    solution=card_number_is_valid,
+)
+def check_luhn(answer):
+    """Known numbers of 16 and 15 digits; catch doubling from the wrong side."""
+    good, odd = "4111 1111 1111 1111", "3782 822463 10005"
+    try:
+        verdict = answer(good)
+        hyphens = answer("4111-1111-1111-1111")
+    except ValueError:
+        raise NotRight("spaces and hyphens are not digits: keep the digits only") from None
+    require(type(verdict) is bool, f"return True or False, not {verdict!r}")
+    require(verdict and hyphens, f"{good} is valid, and yours says no")
+    require(answer("6011 0009 9013 9424"), "6011 0009 9013 9424 is valid: subtract 9 from what exceeds 9")
+    require(
+        answer(odd), f"{odd} is valid: doubling from the LEFT hits the wrong ones. Start at the right end"
+    )
+    for wrong in ("4111 1111 1111 1112", "4111 1111 1111 1121", "3782 822463 10006"):
+        require(not answer(wrong), f"{wrong} is not valid, and yours says it is")
+    require(
+        not answer("1411 1111 1111 1111"), "two neighbours swapped must be noticed: double every SECOND digit"
+    )
+    return "one wrong digit is always noticed, and nearly every swap of neighbours."

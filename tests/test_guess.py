@@ -180,7 +180,7 @@ def test_a_whole_game_with_its_score():
     assert game.model_guesses == [3, 1, 27, 15, 18]  # e first, then the alphabet, the space last
     assert sum(game.model_bits) == pytest.approx(1 + 4 * math.log2(52))
     you, model = game.score().splitlines()
-    assert you.startswith("you     3 of 5 at once, 6.60 guesses a letter, between ")
+    assert you.startswith("you     3 of 5 at once, 6.60 guesses a letter, at most ")
     assert model.endswith(f"{(1 + 4 * math.log2(52)) / 5:.2f} bits a letter")
 
 
@@ -270,9 +270,8 @@ def test_every_published_row_has_a_source_and_fits_the_rule_of_six():
     for row in rows:
         if row["training_flop"] and row["tokens"]:
             ratio = row["training_flop"] / (6 * row["active_parameters"] * row["tokens"])
-            assert ratio == pytest.approx(0.5 if row["model"].startswith("T5") else 1.0, rel=0.05), row[
-                "model"
-            ]
+            usual = {"T5-11B": 0.5, "Gopher": 1.14}.get(row["model"], 1.0)  # the card says why
+            assert ratio == pytest.approx(usual, rel=0.05), row["model"]
 
 
 def test_all_published_tables_can_be_read_and_name_their_source():
@@ -301,6 +300,10 @@ def test_the_figures_hold_every_known_model_and_every_player():
     assert [len(axis.lines) for axis in axes] == [
         sum(row["tokens"] is not None for row in rows) + 3,
         sum(row["training_flop"] is not None for row in rows),
+    ]
+    sparse = next(row for row in rows if row["model"] == "Kimi K2")  # a mixture: few parameters work at once
+    assert (sparse["active_parameters"], sparse["tokens"]) in [
+        (line.get_xdata()[0], line.get_ydata()[0]) for line in axes[0].lines
     ]
     axis = entropy.guesses_figure({"a": np.full(6, 1 / 6), "b": np.eye(6)[0]}, "two")
     assert len(axis.patches) == 12

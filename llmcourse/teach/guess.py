@@ -96,10 +96,10 @@ class GuessingGame:
         lines = []
         for name, ranks in (("you", self.guesses), ("model", self.model_guesses)):
             at_once = sum(rank == 1 for rank in ranks)
-            low, high = entropy_bounds(ranks)
+            _, high = entropy_bounds(ranks)
             lines.append(
                 f"{name:5} {at_once:3} of {n} at once, {sum(ranks) / n:.2f} guesses a letter, "
-                f"between {low:.2f} and {high:.2f} bits"
+                f"at most {high:.2f} bits"
             )
         return "\n".join(lines) + f"; by its probabilities {sum(self.model_bits) / n:.2f} bits a letter"
 

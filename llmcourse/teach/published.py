@@ -32,7 +32,7 @@ def _number(cell: str) -> float | str | None:
 
 
 def models_figure(rows: list[dict], labels: dict, star: str):
-    """Draw tokens against parameters, and compute against the year, of `rows`; return both axes.
+    """Draw tokens against active parameters, and compute against the year, of `rows`; return both axes.
 
     `labels` maps names to the offset of their label in points; `star` is drawn as a star. Rows with
     `published` true are filled in the right panel. Rows without tokens or compute are left out.
@@ -43,17 +43,17 @@ def models_figure(rows: list[dict], labels: dict, star: str):
         if row["model"] == star:
             mark |= dict(marker="*", markersize=11)
         if row["tokens"]:
-            axes[0].plot(row["parameters"], row["tokens"], **mark)
+            axes[0].plot(row["active_parameters"], row["tokens"], **mark)
         if row["training_flop"]:
             fill = "full" if row["published"] else "none"
             axes[1].plot(row["year"], row["training_flop"], fillstyle=fill, **mark)
         if row["model"] in labels:
             options = dict(xytext=labels[row["model"]], textcoords="offset points", fontsize=8)
-            axes[0].annotate(row["model"], (row["parameters"], row["tokens"]), **options)
+            axes[0].annotate(row["model"], (row["active_parameters"], row["tokens"]), **options)
     sizes = np.array([1e6, 3e12])
     for ratio, style in ((1000, "-."), (20, "--"), (1, ":")):
         axes[0].plot(sizes, ratio * sizes, color="0.5", linestyle=style, linewidth=1, label=f"{ratio:,} each")
-    axes[0].set(xscale="log", yscale="log", xlabel="parameters", ylabel="tokens", ylim=(1e6, 1e15))
+    axes[0].set(xscale="log", yscale="log", xlabel="active parameters", ylabel="tokens", ylim=(1e6, 1e15))
     axes[0].legend(frameon=False, fontsize=8, loc="upper left")
     axes[1].set(yscale="log", xlabel="year", ylabel="operations of training", ylim=(1e13, 1e27))
     return axes

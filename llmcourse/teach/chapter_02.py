@@ -57,7 +57,7 @@ def check_mask(answer):
             torch.equal(mask[s:, s:], torch.ones(t, t).tril().bool()),
             "among the targets the mask is causal: itself and the past",
         )
-    return "the encoder's mask, the decoder's mask, and between them cross-attention."
+    return "this is the mask of a prefix LM; an encoder-decoder splits it into two stacks."
 
 
 def continuation_log_probability(logits, token_ids, n_prompt):

@@ -124,7 +124,7 @@ def check_pool(answer):
 
 
 def worst(logits, labels, k):
-    """The numbers of the k examples with the highest loss, worst first."""
+    """The row indices of the k examples with the highest cross-entropy, worst first."""
     losses = F.cross_entropy(torch.as_tensor(logits).float(), torch.as_tensor(labels), reduction="none")
     return losses.argsort(descending=True)[:k]
 
@@ -152,7 +152,7 @@ def check_worst(answer):
     found = value.tolist()
     require(
         not torch.allclose(value, losses[order[:3]], atol=1e-3),
-        "these are the losses: return the numbers of the examples",
+        "these are the losses: return the row indices of the examples",
     )
     sure = logits.softmax(-1).max(-1).values
     reasons = {

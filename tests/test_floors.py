@@ -24,6 +24,7 @@ FLOORS = [  # a module may import modules of its own floor or below, never above
     [
         "model",
         "data.batches",
+        "data.characters",
         "data.corpora",
         "data.reviews",
         "data.web",

@@ -87,6 +87,7 @@ class KVCache:
     """Keys and values of the positions seen so far, for one layer; memory is taken once.
 
     `k` and `v` are (B, n_kv_heads, context_length, D); the first `length` positions are filled.
+    `memory` holds what else a layer wants to remember of the last positions, by name.
     """
 
     def __init__(self, batch_size, n_kv_heads, context_length, d_head, device=None, dtype=None):
@@ -94,6 +95,7 @@ class KVCache:
         self.k = torch.empty(shape, device=device, dtype=dtype)
         self.v = torch.empty(shape, device=device, dtype=dtype)
         self.length = 0
+        self.memory: dict[str, Tensor] = {}
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store new positions, each (B, n_kv_heads, T, D); return all keys and values so far."""
@@ -162,15 +164,19 @@ class MultiHeadAttention(nn.Module):
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: KVCache | None = None,
         return_weights: bool = False,
+        extra_values: Tensor | None = None,
     ):
         """Return (B, T, C) from x (B, T, C); with `return_weights`, also (B, H, T, S).
 
-        `rotary` is the pair (cos, sin) for these T positions; `mask` as in the function above.
+        `rotary` is the pair (cos, sin) for these T positions; `mask` as in the function above;
+        `extra_values` (B, T, n_kv_heads·D) are added to the values.
         """
         if mask is not None and is_causal:
             raise ValueError("give either mask or is_causal=True; combine them as mask & causal_mask(T)")
         B, T, C = x.shape
         q, k, v = self.split_heads(x)
+        if extra_values is not None:
+            v = v + extra_values.view(B, T, self.n_kv_heads, self.d_head).transpose(1, 2)
         if rotary is not None:
             q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
         if cache is not None:

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.attention import KVCache, MultiHeadAttention
-from llmcourse.positions import rotary_angles, sinusoidal_positions
+from llmcourse.positions import TokenShift, rotary_angles, shift, sinusoidal_positions
 
 CHOICES = {
     "norm": ("layer", "rms"),
     "norm_position": ("pre", "post"),
     "positions": ("sinusoidal", "learned", "rotary", "none"),
-    "mlp": ("relu", "gelu", "gelu_tanh", "swiglu"),
+    "mlp": ("relu", "gelu", "gelu_tanh", "relu_squared", "swiglu"),
 }
 
 
@@ -30,6 +30,18 @@ class ModelConfig:
 
     `d_ff=None` means 4·d_model, or 8/3·d_model rounded up to a multiple of 8 for SwiGLU, which
     has three matrices instead of two (arXiv:2002.05202). Raises ValueError on a bad value.
+
+    Switches that chapter 5c measures:
+    - `embedding_shift=n`: each position also gets the embeddings, from n tables of their own, of
+      the n tokens before it (the window of Bengio et al. 2003, JMLR 3, eq. 3, kept additive).
+    - `token_shift`: in each layer, what attention and MLP read is mixed with the position before,
+      one learned weight a channel (RWKV, arXiv:2305.13048, sec. 3.1).
+    - `value_embeddings`: each layer adds an embedding of the token to its values (value residual,
+      arXiv:2410.17897, in the form of Jordan et al.'s modded-nanogpt).
+    - `bigram_table`: a learned table of V x V logits, one row for each last token.
+    - `logit_cap=c`: logits become c·tanh(logits/c) (Gemma 2, arXiv:2408.00118, sec. 2).
+    - `zero_init`: the last matrix of each residual part starts at 0 (Fixup, arXiv:1901.09321).
+    - `mlp="relu_squared"`: ReLU, squared (Primer, arXiv:2109.08668, sec. 4.2).
 
     >>> ModelConfig(vocab_size=256, d_model=96).hidden_width
     256
@@ -53,6 +65,13 @@ class ModelConfig:
     tied_embeddings: bool = True
     scaled_embeddings: bool = False
     dropout: float = 0.0
+    embedding_shift: int = 0
+    token_shift: bool = False
+    value_embeddings: bool = False
+    bigram_table: bool = False
+    logit_cap: float | None = None
+    zero_init: bool = False
+    embedding_std: float = 0.02
 
     def __post_init__(self):
         for name in ("vocab_size", "context_length", "d_model", "n_heads", "n_layers"):
@@ -63,6 +82,13 @@ class ModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {allowed}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout={self.dropout}: must be in [0, 1)")
+        if not 0 <= self.embedding_shift < self.context_length:
+            raise ValueError(
+                f"embedding_shift={self.embedding_shift}: must be from 0 to context_length - 1 = "
+                f"{self.context_length - 1}"
+            )
+        if self.logit_cap is not None and self.logit_cap <= 0:
+            raise ValueError(f"logit_cap={self.logit_cap}: must be above 0, or None for no cap")
 
     @property
     def hidden_width(self) -> int:
@@ -105,6 +131,8 @@ class MLP(nn.Module):
         if self.kind == "swiglu":
             gate, hidden = hidden.chunk(2, dim=-1)
             return self.down(F.silu(gate) * hidden)
+        if self.kind == "relu_squared":
+            return self.down(F.relu(hidden).square())
         if self.kind == "relu":
             return self.down(F.relu(hidden))
         return self.down(F.gelu(hidden, approximate="tanh" if self.kind == "gelu_tanh" else "none"))
@@ -129,18 +157,30 @@ class Block(nn.Module):
         )
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
+        self.shifts = None
+        if config.token_shift:
+            self.shifts = nn.ModuleList(TokenShift(config.d_model) for _ in range(2))
+        if config.value_embeddings:
+            width = self.attention.n_kv_heads * self.attention.d_head
+            self.value_embedding = nn.Embedding(config.vocab_size, width)
 
-    def forward(self, x: Tensor, mask=None, rotary=None, cache=None, return_weights=False):
-        """Map (B, T, C) to (B, T, C); with `return_weights`, also return (B, H, T, S)."""
-        arguments = (mask, mask is None, rotary, cache, return_weights)
-        attended = self.attention(self.attention_norm(x) if self.pre_norm else x, *arguments)
+    def forward(self, x, mask=None, rotary=None, cache=None, return_weights=False, token_ids=None):
+        """Map (B, T, C) to (B, T, C); with `return_weights`, also return (B, H, T, S).
+
+        `token_ids` (B, T) are needed with value embeddings only.
+        """
+        values = self.value_embedding(token_ids) if hasattr(self, "value_embedding") else None
+        memory = cache.memory if cache else None
+        h = self.attention_norm(x) if self.pre_norm else x
+        h = self.shifts[0](h, memory, "attention") if self.shifts else h
+        attended = self.attention(h, mask, mask is None, rotary, cache, return_weights, values)
         attended, weights = attended if return_weights else (attended, None)
         x = x + self.dropout(attended)
-        if self.pre_norm:
-            x = x + self.dropout(self.mlp(self.mlp_norm(x)))
-        else:
-            x = self.attention_norm(x)
-            x = self.mlp_norm(x + self.dropout(self.mlp(x)))
+        x = x if self.pre_norm else self.attention_norm(x)
+        h = self.mlp_norm(x) if self.pre_norm else x
+        h = self.shifts[1](h, memory, "mlp") if self.shifts else h
+        x = x + self.dropout(self.mlp(h))
+        x = x if self.pre_norm else self.mlp_norm(x)
         return (x, weights) if return_weights else x
 
 
@@ -158,6 +198,10 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        tables = range(config.embedding_shift)
+        self.shifted_embeddings = nn.ModuleList(
+            nn.Embedding(config.vocab_size, config.d_model) for _ in tables
+        )
         if config.positions == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.d_model)
         elif config.positions == "sinusoidal":
@@ -172,10 +216,15 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.final_norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
         self.unembedding = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.bigram_table:
+            self.bigram_logits = nn.Embedding(config.vocab_size, config.vocab_size)
         self.apply(self._initialize)
         for name, parameter in self.named_parameters():  # keep the residual stream's variance
             if name.endswith(("attention.out.weight", "mlp.down.weight")):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layers))
+                std = 0.0 if config.zero_init else 0.02 / math.sqrt(2 * config.n_layers)
+                nn.init.normal_(parameter, std=std)
+            elif name.startswith(("token_embedding", "shifted_embeddings")):
+                parameter.data.mul_(config.embedding_std / 0.02)
         if config.tied_embeddings:
             self.unembedding.weight = self.token_embedding.weight
 
@@ -186,10 +235,11 @@ class GPT(nn.Module):
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
-    def embed(self, token_ids: Tensor, start: int = 0):
+    def embed(self, token_ids: Tensor, start: int = 0, memory: dict | None = None):
         """Return x (B, T, C) with positions added, and (cos, sin) for rotary models else None.
 
-        `start` is the position of the first token. Raises ValueError beyond the context.
+        `start` is the position of the first token; `memory` keeps what the next call needs of
+        these tokens (see `shift`). Raises ValueError beyond the context.
         """
         end = start + token_ids.shape[-1]
         if end > self.config.context_length:
@@ -198,6 +248,8 @@ class GPT(nn.Module):
                 "shorten the input, or build the model with a longer context_length"
             )
         x = self.token_embedding(token_ids)
+        for n, table in enumerate(self.shifted_embeddings, start=1):
+            x = x + shift(table(token_ids), n, memory, f"embedding {n}")
         if self.config.scaled_embeddings:
             x = x * math.sqrt(self.config.d_model)
         rotary = None
@@ -216,10 +268,15 @@ class GPT(nn.Module):
         is given. `caches`, from `make_caches`, holds the positions before these tokens.
         """
         start = caches[0].length if caches else 0
-        x, rotary = self.embed(token_ids, start)
+        x, rotary = self.embed(token_ids, start, caches[0].memory if caches else None)
         for i, block in enumerate(self.blocks):
-            x = block(x, mask, rotary, caches[i] if caches else None)
-        return self.unembedding(self.final_norm(x))
+            x = block(x, mask, rotary, caches[i] if caches else None, token_ids=token_ids)
+        logits = self.unembedding(self.final_norm(x))
+        if self.config.bigram_table:
+            logits = logits + self.bigram_logits(token_ids)
+        if self.config.logit_cap is not None:
+            logits = self.config.logit_cap * torch.tanh(logits / self.config.logit_cap)
+        return logits
 
     @torch.no_grad()
     def attention_maps(self, token_ids: Tensor) -> list[Tensor]:
@@ -227,7 +284,7 @@ class GPT(nn.Module):
         x, rotary = self.embed(token_ids)
         maps = []
         for block in self.blocks:
-            x, weights = block(x, rotary=rotary, return_weights=True)
+            x, weights = block(x, rotary=rotary, return_weights=True, token_ids=token_ids)
             maps.append(weights)
         return maps
 

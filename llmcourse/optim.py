@@ -1,7 +1,10 @@
-"""AdamW by hand, and which parameters should decay."""
+"""AdamW and Muon by hand, which parameters should decay, and two optimizers that step as one.
+
+Dimensions: N matrices of R rows and C columns.
+"""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -58,3 +61,120 @@ class AdamW(torch.optim.Optimizer):
                 deviation = (square / (1 - beta2**t)).sqrt_().add_(eps)  # both start at 0: correct
                 p.mul_(1 - lr * group["weight_decay"])
                 p.addcdiv_(mean, deviation, value=-lr / (1 - beta1**t))
+
+
+def orthogonalize(matrices: Tensor, steps: int = 5, coefficients=(3.4445, -4.775, 2.0315)) -> Tensor:
+    """Return matrices (..., R, C) with the same singular vectors and singular values near 1.
+
+    Each step applies s -> a·s + b·s³ + c·s⁵ to every singular value at once, by products of
+    matrices alone. The coefficients rise steeply at 0 and end between 0.7 and 1.2, not at 1: fast,
+    and near enough. Raises ValueError for fewer than two dimensions.
+
+    >>> orthogonalize(torch.diag(torch.tensor([3.0, 1.0]).double())).diagonal().round(decimals=1).tolist()
+    [0.8, 1.1]
+
+    Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
+    """
+    if matrices.dim() < 2:
+        raise ValueError(f"shape {tuple(matrices.shape)}: only matrices have singular values")
+    a, b, c = coefficients
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    x = matrices if wide else matrices.mT  # the smaller product is the cheaper one
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # singular values at most 1
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if wide else x.mT
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, made orthogonal: each step moves a matrix equally far in all its directions.
+
+    For the matrices inside the blocks; embeddings, the unembedding and vectors stay with AdamW
+    (see `muon_and_adamw`). Each step is equal to `torch.optim.Muon` (Nesterov momentum; tall
+    matrices move sqrt(R / C) further), which works in bfloat16. Matrices of one shape are
+    handled together. Raises ValueError for a bad option or a parameter that is no matrix.
+
+    >>> w = nn.Parameter(torch.zeros(2, 2)); w.grad = torch.tensor([[5.0, 0.0], [0.0, 1.0]])
+    >>> Muon([w], lr=1.0).step(); (w.diagonal() < -0.6).tolist()  # 5 times the gradient, as far
+    [True, True]
+
+    Source: Jordan et al. 2024 (as above); weight decay: Liu et al. 2025, arXiv:2502.16982, eq. 3.
+    """
+
+    def __init__(self, params, lr=0.02, momentum=0.95, weight_decay=0.1):
+        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+            if value < 0:
+                raise ValueError(f"{name}={value}: must not be negative")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum={momentum}: must be in [0, 1), for example 0.95")
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+        for p in (p for group in self.param_groups for p in group["params"]):
+            if p.dim() != 2:
+                raise ValueError(f"a parameter of shape {tuple(p.shape)} is no matrix: give it to AdamW")
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            lr, momentum = group["lr"], group["momentum"]
+            by_shape: dict[tuple, list] = {}
+            for p in (p for p in group["params"] if p.grad is not None):
+                mean = self.state[p].setdefault("mean", torch.zeros_like(p))
+                mean.lerp_(p.grad, 1 - momentum)
+                ahead = p.grad.lerp(mean, momentum)  # Nesterov: where the mean is going
+                by_shape.setdefault(tuple(p.shape), []).append((p, ahead))
+            for (R, C), pairs in by_shape.items():
+                updates = orthogonalize(torch.stack([ahead for _, ahead in pairs]))  # (N, R, C)
+                for (p, _), update in zip(pairs, updates, strict=True):
+                    p.mul_(1 - lr * group["weight_decay"])
+                    p.add_(update, alpha=-lr * max(1, R / C) ** 0.5)
+
+
+class Together:
+    """Several optimizers that step as one: what `train(optimizer=...)` needs, and no more."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer):
+        self.optimizers = optimizers
+
+    @property
+    def param_groups(self) -> list[dict]:
+        """The groups of all, in order; setting a group's "lr" sets it where it is used."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def step(self) -> None:
+        """Let each make its step."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> dict:
+        """Return the states of all."""
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from `state`. Raises ValueError for another number of optimizers."""
+        for optimizer, part in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(part)
+
+
+def muon_and_adamw(
+    model: nn.Module, muon_lr=0.02, adamw_lr=3e-3, momentum=0.95, betas=(0.9, 0.99), weight_decay=0.0
+) -> Together:
+    """Return Muon for the matrices in `model.blocks`, AdamW for all else, as one optimizer.
+
+    `weight_decay` is for Muon's matrices and the unembedding; embeddings and vectors do not decay.
+    """
+    inside = [p for name, p in model.named_parameters() if is_hidden_matrix(name, p)]
+    ids = {id(p) for p in inside} | {id(model.unembedding.weight)}
+    others = [p for p in model.parameters() if id(p) not in ids]
+    groups = [
+        {"params": others, "weight_decay": 0.0},
+        {"params": [model.unembedding.weight], "weight_decay": weight_decay},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=adamw_lr, betas=betas, fused=True)
+    return Together(Muon(inside, muon_lr, momentum, weight_decay), adamw)
+
+
+def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    """Return whether a parameter of a GPT is a matrix that maps features to features in a block."""
+    return name.startswith("blocks.") and parameter.dim() == 2 and "embedding" not in name

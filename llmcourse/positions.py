@@ -1,11 +1,13 @@
-"""Positions: without them attention sees a bag of tokens. Three ways to tell it the order.
+"""Positions: without them attention sees a bag of tokens. Three ways to tell it the order, and a
+shift, which hands each position what those before it hold.
 
-Dimensions: T time, C width (d_model), D head width. Learned positions are one `nn.Embedding`
+Dimensions: B batch, T time, C width (d_model), D head width. Learned positions are one `nn.Embedding`
 and live in `model.py`.
 """
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def sinusoidal_positions(n_positions: int, d_model: int, base: float = 10000.0) -> Tensor:
@@ -63,3 +65,30 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     first, second = x.chunk(2, dim=-1)  # (..., T, D/2) each
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+
+
+def shift(x: Tensor, n: int, memory: dict | None = None, name: str = "") -> Tensor:
+    """Return x (B, T, C) moved n positions later; before the first position stand zeros.
+
+    `memory` keeps the last n positions under `name`, so that the next call goes on after them.
+
+    >>> shift(torch.tensor([[[1.0], [2.0], [3.0]]]), 1).flatten().tolist()
+    [0.0, 1.0, 2.0]
+    """
+    memory = {} if memory is None else memory
+    before = memory.get(name)
+    longer = F.pad(x, (0, 0, n, 0)) if before is None else torch.cat([before, x], dim=1)
+    memory[name] = longer[:, -n:]
+    return longer[:, : x.shape[1]]
+
+
+class TokenShift(nn.Module):
+    """x_t + w · x_(t-1): what the position before had, weighted by one number a channel, 0 at first."""
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(d_model))
+
+    def forward(self, x: Tensor, memory: dict | None = None, name: str = "") -> Tensor:
+        """Map (B, T, C) to (B, T, C); `memory` keeps the last position under `name`."""
+        return x + self.weight * shift(x, 1, memory, name)

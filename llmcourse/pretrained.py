@@ -12,10 +12,12 @@ from llmcourse.model import GPT, ModelConfig
 from llmcourse.runtime import atomic_write
 from llmcourse.tokenizer import BPETokenizer
 
+NO_SWITCHES = dict(qk_norm=False, scaled_embeddings=False, embedding_shift=0, token_shift=False,
+                   value_embeddings=False, bigram_table=False, logit_cap=None)  # fmt: skip
 GPT2_PARTS = dict(norm="layer", norm_position="pre", positions="learned", mlp="gelu_tanh", bias=True,
-                  qk_norm=False, scaled_embeddings=False)  # fmt: skip
+                  **NO_SWITCHES)  # fmt: skip
 LLAMA_PARTS = dict(norm="rms", norm_position="pre", positions="rotary", mlp="swiglu", bias=False,
-                   qk_norm=False, scaled_embeddings=False)  # fmt: skip
+                   **NO_SWITCHES)  # fmt: skip
 
 
 def _differences(config, wanted: dict) -> list[str]:

@@ -61,3 +61,25 @@ def warmup_stable_decay(total_steps: int, warmup_steps: int, decay_steps: int) -
         return min(1.0, max(0.0, (total_steps - step) / max(1, decay_steps)))
 
     return schedule
+
+
+def warmup_linear(total_steps: int, warmup_steps: int = 0, final_factor: float = 0.0) -> Schedule:
+    """Return a schedule: linear rise over `warmup_steps`, then a straight fall to `final_factor`.
+
+    Raises ValueError if the warmup is longer than the whole.
+
+    >>> schedule = warmup_linear(total_steps=10, warmup_steps=2)
+    >>> [schedule(step) for step in (0, 1, 2, 6, 10)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+
+    Source: Bergsma et al. 2025, arXiv:2502.15938 (straight to zero).
+    """
+    _check(total_steps, warmup_steps)
+
+    def schedule(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        return 1.0 - (1.0 - final_factor) * progress
+
+    return schedule

@@ -11,6 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from llmcourse.attention import causal_mask, document_mask
 from llmcourse.model import CHOICES, GPT, MLP, Block, ModelConfig, make_norm
+from llmcourse.positions import TokenShift
 
 V = 13
 
@@ -183,6 +184,8 @@ def activation_by_hand(kind, a):
         return a * 0.5 * (1 + math.erf(a / math.sqrt(2)))
     if kind == "gelu_tanh":
         return 0.5 * a * (1 + math.tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * a**3)))
+    if kind == "relu_squared":
+        return max(a, 0.0) ** 2
     return a / (1 + math.exp(-a))  # SiLU
 
 
@@ -404,3 +407,95 @@ def test_more_tokens_than_the_context_name_both_numbers(positions):
         model(some_tokens(T=10), caches=caches)
         with pytest.raises(ValueError, match=r"13 tokens do not fit into the context of 12"):
             model(some_tokens(T=3), caches=caches)
+
+
+# --- the switches of chapter 5c -----------------------------------------------------------------
+
+SWITCHES = {
+    "embedding_shift": dict(embedding_shift=3),
+    "token_shift": dict(token_shift=True),
+    "value_embeddings": dict(value_embeddings=True, n_kv_heads=2),
+    "bigram_table": dict(bigram_table=True),
+    "logit_cap": dict(logit_cap=2.0),
+    "all": dict(embedding_shift=2, token_shift=True, value_embeddings=True, bigram_table=True, logit_cap=3.0),
+}
+
+
+@pytest.mark.parametrize("chunks", [[8], [1] * 8, [3, 4, 1], [1, 7]])
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switched_model_is_causal_and_goes_on_from_its_cache(switch, chunks):
+    model = small_model(**SWITCHES[switch])
+    token_ids = some_tokens()
+    changed = token_ids.clone()
+    changed[:, 5] = (changed[:, 5] + 1) % V
+    caches = model.make_caches(batch_size=2)
+    with torch.no_grad():
+        logits = model(token_ids)
+        parts = [model(part, caches=caches) for part in token_ids.split(chunks, dim=1)]
+        assert torch.equal(logits[:, :5], model(changed)[:, :5])
+    torch.testing.assert_close(torch.cat(parts, dim=1), logits, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_every_parameter_of_a_switched_model_gets_a_gradient(switch):
+    model = small_model(**SWITCHES[switch])
+    model(some_tokens()).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 1e-6 for p in model.parameters())
+
+
+def test_shifted_embeddings_are_a_convolution_over_one_hot_tokens():
+    model = small_model(embedding_shift=2)
+    token_ids = some_tokens()
+    tables = [model.token_embedding, *model.shifted_embeddings]
+    kernel = torch.stack([table.weight.T for table in reversed(tables)], dim=-1)  # (C, V, 3)
+    one_hot = nn.functional.one_hot(token_ids, V).double().mT  # (B, V, T)
+    expected = nn.functional.conv1d(nn.functional.pad(one_hot, (2, 0)), kernel).mT
+    torch.testing.assert_close(model.embed(token_ids)[0], expected, rtol=0, atol=1e-12)
+
+
+def test_a_token_shift_is_a_depthwise_convolution_and_starts_as_none():
+    layer = TokenShift(5)
+    x = torch.randn(2, 7, 5)
+    assert torch.equal(layer(x), x)
+    nn.init.normal_(layer.weight)
+    kernel = torch.stack([layer.weight, torch.ones(5)], dim=-1)[:, None]  # (C, 1, 2)
+    expected = nn.functional.conv1d(nn.functional.pad(x.mT, (1, 0)), kernel, groups=5).mT
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_a_cap_bounds_the_logits_and_leaves_small_ones():
+    plain, capped = small_model(), small_model(logit_cap=50.0)
+    logits = plain(some_tokens())
+    torch.testing.assert_close(capped(some_tokens()), 50 * torch.tanh(logits / 50))
+    assert small_model(logit_cap=0.5)(some_tokens()).abs().max() <= 0.5
+
+
+def test_a_table_of_pairs_alone_is_a_bigram_model():
+    model = small_model(bigram_table=True)
+    nn.init.zeros_(model.unembedding.weight)  # tied: the tokens say nothing either
+    token_ids = some_tokens()
+    assert torch.equal(model(token_ids), model.bigram_logits.weight[token_ids])
+
+
+def test_zero_init_makes_every_block_the_identity_and_the_new_fields_change_no_other_weight():
+    torch.manual_seed(0)
+    plain = GPT(ModelConfig(V, d_model=16))
+    torch.manual_seed(0)
+    zeroed = GPT(ModelConfig(V, d_model=16, zero_init=True, embedding_std=0.1))
+    x = torch.randn(1, 5, 16)
+    assert torch.equal(zeroed.blocks[0](x), x)
+    assert torch.equal(zeroed.blocks[1].mlp.up.weight, plain.blocks[1].mlp.up.weight)
+    torch.testing.assert_close(zeroed.token_embedding.weight, 5 * plain.token_embedding.weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(embedding_shift=-1), "embedding_shift=-1: must be from 0"),
+        (dict(embedding_shift=12, context_length=12), r"embedding_shift=12: .* context_length - 1 = 11"),
+        (dict(logit_cap=0.0), "logit_cap=0.0: must be above 0"),
+    ],
+)
+def test_switches_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(V, **options)

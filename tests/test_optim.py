@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.optim import AdamW, parameter_groups
+from llmcourse.optim import (
+    AdamW,
+    Muon,
+    Together,
+    is_hidden_matrix,
+    muon_and_adamw,
+    orthogonalize,
+    parameter_groups,
+)
 
 GROUPS = [
     dict(lr=1e-2, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0),
@@ -155,3 +163,124 @@ def test_negative_values_are_refused_by_name(name):
 def test_betas_outside_their_range_are_refused(betas):
     with pytest.raises(ValueError, match=r"betas=\(.*\): each must be in \[0, 1\), for example"):
         AdamW(make_parameters(), betas=betas)
+
+
+# --- Muon ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (16, 48), (48, 16), (3, 5, 7)])
+def test_orthogonalize_keeps_the_singular_vectors_and_brings_the_values_near_one(shape):
+    torch.manual_seed(0)
+    matrices = torch.randn(shape, dtype=torch.float64)
+    result = orthogonalize(matrices)
+    u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
+    inner = u.mT @ result @ vh.mT  # diagonal when the vectors are kept
+    torch.testing.assert_close(inner, torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1)), rtol=0, atol=1e-10)
+    large = s > 0.05 * s.norm(dim=-1, keepdim=True)
+    values = inner.diagonal(dim1=-2, dim2=-1)[large]
+    assert values.min() > 0.65
+    assert values.max() < 1.25
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_orthogonalize_applies_its_polynomial_to_the_singular_values(steps):
+    matrices = torch.randn(6, 9, dtype=torch.float64)
+    values = torch.linalg.svdvals(matrices)
+    expected = values / values.norm()
+    for _ in range(steps):
+        expected = 3.4445 * expected - 4.775 * expected**3 + 2.0315 * expected**5
+    found = torch.linalg.svdvals(orthogonalize(matrices, steps))
+    torch.testing.assert_close(found, expected.abs().sort(descending=True).values, rtol=0, atol=1e-10)
+
+
+def test_orthogonalize_ignores_the_size_and_turns_with_its_input():
+    matrices = torch.randn(4, 6, dtype=torch.float64)
+    turn = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64)).Q
+    torch.testing.assert_close(orthogonalize(1e-3 * matrices), orthogonalize(matrices))
+    torch.testing.assert_close(orthogonalize(turn @ matrices), turn @ orthogonalize(matrices))
+    assert orthogonalize(torch.zeros(2, 2)).isfinite().all()
+    with pytest.raises(ValueError, match="only matrices"):
+        orthogonalize(torch.zeros(3))
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (8, 24), (24, 8)])
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch older than 2.9")
+def test_twenty_steps_of_muon_equal_torch_up_to_its_bfloat16(shape):
+    torch.manual_seed(0)
+    start = torch.randn(shape)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    options = dict(lr=0.02, momentum=0.9, weight_decay=0.1)
+    pairs = (ours, Muon([ours], **options)), (theirs, torch.optim.Muon([theirs], **options))
+    for step in range(20):
+        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(step))
+        for parameter, optimizer in pairs:
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    moved = (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.02 * moved  # bfloat16 keeps 8 bits
+
+
+def test_muon_handles_equal_shapes_together_as_it_would_apart():
+    torch.manual_seed(0)
+    starts = [torch.randn(4, 6, dtype=torch.float64) for _ in range(3)]
+    gradients = [torch.randn(4, 6, dtype=torch.float64) for _ in range(3)]
+    together = [nn.Parameter(start.clone()) for start in starts]
+    for p, gradient in zip(together, gradients, strict=True):
+        p.grad = gradient
+    Muon(together).step()
+    for start, gradient, p in zip(starts, gradients, together, strict=True):
+        alone = nn.Parameter(start.clone())
+        alone.grad = gradient
+        Muon([alone]).step()
+        torch.testing.assert_close(alone, p, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(lr=-1.0), "lr=-1.0: must not be negative"),
+        (dict(weight_decay=-0.1), "weight_decay=-0.1"),
+        (dict(momentum=1.0), r"momentum=1.0: must be in \[0, 1\)"),
+    ],
+)
+def test_bad_options_of_muon_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        Muon([nn.Parameter(torch.zeros(2, 2))], **options)
+
+
+def test_muon_refuses_a_vector():
+    with pytest.raises(ValueError, match=r"shape \(3,\) is no matrix: give it to AdamW"):
+        Muon([nn.Parameter(torch.zeros(3))])
+
+
+def test_every_parameter_is_in_exactly_one_group_and_muon_has_the_matrices_of_the_blocks():
+    model = GPT(ModelConfig(11, d_model=16, value_embeddings=True, token_shift=True, embedding_shift=1))
+    optimizer = muon_and_adamw(model)
+    found = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(found) == sorted(id(p) for p in model.parameters())
+    inside = {id(p) for p in optimizer.optimizers[0].param_groups[0]["params"]}
+    names = {name.split(".", 2)[2] for name, p in model.named_parameters() if id(p) in inside}
+    assert names == {"attention.qkv.weight", "attention.out.weight", "mlp.up.weight", "mlp.down.weight"}
+    assert is_hidden_matrix("blocks.0.mlp.up.weight", torch.zeros(2, 2))
+
+
+def test_optimizers_together_do_what_each_does_alone_and_resume():
+    a, b = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    c, d = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    pair, alone = Together(Muon([a]), AdamW([b])), (Muon([c]), AdamW([d]))
+    for p in (a, b, c, d):
+        p.grad = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
+    pair.step()
+    for optimizer in alone:
+        optimizer.step()
+    assert torch.equal(a, c)
+    assert torch.equal(b, d)
+    again = Together(Muon([a]), AdamW([b]))
+    again.load_state_dict(pair.state_dict())
+    again.step()
+    for optimizer in alone:
+        optimizer.step()
+    assert torch.equal(a, c)
+    assert torch.equal(b, d)
+    with pytest.raises(ValueError, match="argument"):
+        Together(Muon([a])).load_state_dict(pair.state_dict())

@@ -10,11 +10,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     get_cosine_schedule_with_warmup,
     get_cosine_with_min_lr_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
     get_wsd_schedule,
 )
 
 from llmcourse.optim import AdamW
-from llmcourse.schedules import constant, warmup_cosine, warmup_stable_decay
+from llmcourse.schedules import constant, warmup_cosine, warmup_linear, warmup_stable_decay
 
 
 def their_factor(get_schedule, *arguments, **options):
@@ -132,3 +133,15 @@ def test_a_schedule_drives_the_optimizer_through_torch():
 def test_phases_that_do_not_fit_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(100, 10), (100, 0), (37, 1), (50, 49)])
+def test_linear_equals_transformers_except_that_warmup_starts_one_step_later_there(total, warmup):
+    ours, theirs = warmup_linear(total, warmup), their_factor(get_linear_schedule_with_warmup, warmup, total)
+    for step in range(warmup):
+        assert abs(ours(step) - theirs(step + 1)) < 1e-12
+    for step in range(warmup, total + 1):
+        assert abs(ours(step) - theirs(step)) < 1e-12
+    assert warmup_linear(total, warmup, final_factor=0.25)(2 * total) == 0.25
+    with pytest.raises(ValueError, match="do not fit into total_steps"):
+        warmup_linear(total, total + 1)

@@ -48,10 +48,14 @@ def require(condition, message: str) -> None:
 
 
 def get_exercise(name: str) -> Exercise:
-    """Return the exercise `name`; its chapter is the part before the dash. Raises KeyError."""
+    """Return the exercise `name`; its chapter is the part before the dash. Raises KeyError.
+
+    Exercises of chapter 05c live in `chapter_05c` or in several modules `chapter_05c_*`.
+    """
     chapter = f"chapter_{name.split('-')[0]}"
-    if name not in EXERCISES and chapter in chapter_modules():
-        importlib.import_module(f"llmcourse.teach.{chapter}")
+    for module in chapter_modules():
+        if name not in EXERCISES and (module == chapter or module.startswith(chapter + "_")):
+            importlib.import_module(f"llmcourse.teach.{module}")
     if name not in EXERCISES:
         raise KeyError(f"no exercise is called {name!r}; chapters with exercises: {chapter_modules()}")
     return EXERCISES[name]

@@ -1,10 +1,12 @@
 """Learning byte-pair merges: the most frequent pair of neighbours becomes a new token, again and again."""
 
 import heapq
-from collections import Counter, defaultdict
-from itertools import pairwise
+from collections.abc import Iterator
+
+import numpy as np
 
 Pair = tuple[int, int]
+EDGE = -1  # stands between two words: no pair reaches across it
 
 
 def replace_pair(ids: tuple[int, ...], pair: Pair, new_id: int) -> tuple[int, ...]:
@@ -28,45 +30,80 @@ def learn_merges(word_counts: dict[str, int], n_merges: int, min_count: int = 2)
     """Return up to `n_merges` pairs of ids in the order in which they were merged.
 
     Ids below 256 are bytes; merge k makes id 256 + k. Each step takes the most frequent pair, a
-    tie the smaller ids. Only the counts that a merge changes are recounted: the words that
-    contain the pair. It stops early when no pair occurs `min_count` times.
+    tie the smaller ids. It stops early when no pair occurs `min_count` times.
+
+    All words stand in one row, each once, linked `before` and `after`, and a queue holds the
+    pairs with their places. A pair gets all its places when the younger of its two tokens is
+    made; later merges only take places away. So a count in the queue may be too high but never
+    too low: a pair that comes out first with a count that still holds is the most frequent one.
+    A merge costs as much as the pair has places, however long the text.
+
+    Raises ValueError when `min_count` is below 1.
 
     >>> learn_merges({"aaab": 5, "ab": 2}, n_merges=2)
     [(97, 97), (97, 98)]
 
     Source: Gage 1994; Sennrich et al. 2016, arXiv:1508.07909, alg. 1.
     """
-    words = [tuple(word.encode("utf-8")) for word in word_counts]
-    counts = list(word_counts.values())
-    pair_counts: Counter[Pair] = Counter()
-    where: dict[Pair, set[int]] = defaultdict(set)
-    for index, word in enumerate(words):
-        for pair in pairwise(word):
-            pair_counts[pair] += counts[index]
-            where[pair].add(index)
-    heap = [(-count, pair) for pair, count in pair_counts.items()]
-    heapq.heapify(heap)
+    if min_count < 1:
+        raise ValueError(f"min_count={min_count}: a pair must occur to be merged; give 1 or more")
+    ids, weights = in_one_row(word_counts)
+    places = np.arange(len(ids))
+    before, after = np.roll(places, 1), np.roll(places, -1)
+    queue = list(find_pairs(places, ids, after, weights))
+    heapq.heapify(queue)
     merges: list[Pair] = []
-    while heap and len(merges) < n_merges:
-        count, pair = heapq.heappop(heap)
-        if -count != pair_counts[pair]:  # out of date: the current count is further down
+    while queue and len(merges) < n_merges:
+        count, (left, right), at = heapq.heappop(queue)
+        at = at[(ids[at] == left) & (ids[after[at]] == right)]  # the places that are still there
+        count_now = int(weights[at].sum())
+        if count_now < min_count:
             continue
-        if -count < min_count:
-            break
+        if count_now < -count:  # back into the queue: another pair may now be more frequent
+            heapq.heappush(queue, (-count_now, (left, right), at))
+            continue
+        if left == right:
+            at = every_other(at, after)
         new_id = 256 + len(merges)
-        merges.append(pair)
-        changed = set()
-        for index in where.pop(pair):
-            old, new = words[index], replace_pair(words[index], pair, new_id)
-            words[index] = new
-            for gone in pairwise(old):
-                pair_counts[gone] -= counts[index]
-                changed.add(gone)
-            for come in pairwise(new):
-                pair_counts[come] += counts[index]
-                where[come].add(index)
-                changed.add(come)
-        for each in changed:
-            if pair_counts[each] > 0:
-                heapq.heappush(heap, (-pair_counts[each], each))
+        merges.append((left, right))
+        ids[at], ids[after[at]] = new_id, EDGE  # the right half leaves the row
+        after[at] = after[after[at]]
+        before[after[at]] = at
+        lefts = before[at]
+        starts = np.concatenate((lefts[ids[lefts] != new_id], at))  # two in a row: one pair, not two
+        for entry in find_pairs(starts, ids, after, weights):
+            heapq.heappush(queue, entry)
     return merges
+
+
+def in_one_row(word_counts: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bytes of all words with an `EDGE` around each, and at each place its word's count.
+
+    >>> in_one_row({"ab": 5, "c": 2})
+    (array([-1, 97, 98, -1, 99, -1]), array([5, 5, 5, 2, 2, 0]))
+    """
+    row = b"\xff".join([b"", *(word.encode("utf-8") for word in word_counts), b""])
+    ids = np.frombuffer(row, np.uint8).astype(np.int64)
+    ids[ids == 0xFF] = EDGE  # no UTF-8 text contains this byte
+    lengths = np.diff(np.flatnonzero(ids == EDGE), append=len(ids))
+    return ids, np.repeat(np.array([*word_counts.values(), 0]), lengths)
+
+
+def find_pairs(starts, ids, after, weights) -> Iterator[tuple[int, Pair, np.ndarray]]:
+    """Yield (-count, pair, places in the order of the text) for each pair that begins at `starts`."""
+    starts = starts[(ids[starts] != EDGE) & (ids[after[starts]] != EDGE)]
+    pairs = ids[starts] << 32 | ids[after[starts]]  # both ids in one number, to sort by
+    order = np.argsort(pairs, kind="stable")
+    pairs, starts = pairs[order], starts[order]
+    first = np.flatnonzero(np.diff(pairs, prepend=-1))
+    counts = np.add.reduceat(weights[starts], first)
+    ends = [*first[1:].tolist(), len(starts)]
+    for pair, count, i, j in zip(pairs[first].tolist(), counts.tolist(), first.tolist(), ends, strict=False):
+        yield -count, (pair >> 32, pair & 0xFFFFFFFF), starts[i:j]
+
+
+def every_other(at, after):
+    """Return the 1st, 3rd, 5th ... place of each run in `at`: in "aaa" only the first "aa" can merge."""
+    index = np.arange(len(at))
+    begins = at != np.append(EDGE, after[at[:-1]])
+    return at[(index - np.maximum.accumulate(index * begins)) % 2 == 0]

@@ -135,6 +135,42 @@ def test_merges_equal_recounting_everything_on_texts(text):
     assert len(merges) == 100 or text == "unicode"
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "a" * 37,
+        "ab" * 20,
+        "aab" * 13,
+        "aabaa" * 9 + "a",
+        "abba" * 9,
+        "中文中文文文文文中文" * 5,
+        "\x7f\x00" * 8,
+    ],
+)
+def test_merges_equal_recounting_everything_in_one_long_word(word):
+    for words in ({word: 1}, {word: 2, word[::-1]: 3, word[1:]: 1, "": 4}):
+        for min_count in (1, 2, 3):
+            assert learn_merges(words, 80, min_count) == slow_merges(words, 80, min_count)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_merges_equal_recounting_everything_on_long_chinese_words(seed):
+    rng = random.Random(seed)
+    common = [chr(rng.randrange(0x4E00, 0x9FA5)) for _ in range(12)]
+    words = Counter("".join(rng.choices(common, k=rng.randint(1, 60))) for _ in range(8))
+    assert learn_merges(words, 150) == slow_merges(words, 150, 2)
+
+
+def test_equally_frequent_pairs_merge_in_the_order_of_their_ids():
+    assert learn_merges({"zy": 2, "ab": 2, "ba": 2}, 9) == [(97, 98), (98, 97), (122, 121)]
+
+
+def test_no_words_no_merges_and_a_pair_must_occur():
+    assert learn_merges({}, 5) == learn_merges({"": 3, "a": 9}, 5) == learn_merges({"ab": 2}, 0) == []
+    with pytest.raises(ValueError, match="min_count=0"):
+        learn_merges({"ab": 2}, 5, min_count=0)
+
+
 def test_training_equals_tokenizers_where_the_tie_rules_agree():
     # `tokenizers` numbers bytes in the order of their printable characters, which is the order
     # of the bytes for a-z: with nothing else in the text, ties fall the same way.

@@ -162,17 +162,23 @@ def muon_and_adamw(
 ) -> Together:
     """Return Muon for the matrices in `model.blocks`, AdamW for all else, as one optimizer.
 
-    `weight_decay` is for Muon's matrices and the unembedding; embeddings and vectors do not decay.
+    `weight_decay` is for those matrices and the unembedding; embeddings and vectors do not decay.
     """
-    inside = [p for name, p in model.named_parameters() if is_hidden_matrix(name, p)]
-    ids = {id(p) for p in inside} | {id(model.unembedding.weight)}
-    others = [p for p in model.parameters() if id(p) not in ids]
-    groups = [
+    hidden, others = hidden_and_other_groups(model, weight_decay)
+    adamw = torch.optim.AdamW(others, lr=adamw_lr, betas=betas, fused=True)
+    return Together(Muon([hidden], muon_lr, momentum), adamw)
+
+
+def hidden_and_other_groups(model: nn.Module, weight_decay: float) -> tuple[dict, list[dict]]:
+    """Return the group of the matrices in `model.blocks`, and the groups of all else of a GPT."""
+    hidden = [p for name, p in model.named_parameters() if is_hidden_matrix(name, p)]
+    unembedding = model.unembedding.weight
+    taken = {id(p) for p in hidden} | {id(unembedding)}
+    others = [p for p in model.parameters() if id(p) not in taken]
+    return {"params": hidden, "weight_decay": weight_decay}, [
         {"params": others, "weight_decay": 0.0},
-        {"params": [model.unembedding.weight], "weight_decay": weight_decay},
+        {"params": [unembedding], "weight_decay": weight_decay},
     ]
-    adamw = torch.optim.AdamW(groups, lr=adamw_lr, betas=betas, fused=True)
-    return Together(Muon(inside, muon_lr, momentum, weight_decay), adamw)
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:

@@ -34,8 +34,18 @@ FLOORS = [  # a module may import modules of its own floor or below, never above
         "checkpoint",
         "evaluation",
     ],
-    ["generate", "training", "pretrained", "encoders", "classify", "tensorboard_logs"],
-    ["finetune", "compress"],
+    [
+        "generate",
+        "decode",
+        "training",
+        "pretrained",
+        "encoders",
+        "classify",
+        "tensorboard_logs",
+        "curves",
+        "probes",
+    ],
+    ["finetune", "compress", "recipes", "tuning", "diagnose"],
     ["teach", "cli"],
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")

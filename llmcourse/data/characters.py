@@ -62,6 +62,10 @@ def split_characters(text: str, length: int = TINY_LENGTH) -> Characters:
     return Characters(alphabet, row[:cut], row[cut:length], row[length:])
 
 
-def load_characters(quiet: bool = False) -> Characters:
-    """Return the plays, in the order of their titles, cut to tiny Shakespeare's length and split."""
-    return split_characters("".join(play.text for play in load_plays(quiet)))
+def load_characters(length: int | None = TINY_LENGTH, quiet: bool = False) -> Characters:
+    """Return the plays, in the order of their titles, cut to `length` characters and split.
+
+    `length=None` takes all 38 plays: 10/11 of them as the text, the last 1/11 for tuning.
+    """
+    text = "".join(play.text for play in load_plays(quiet))
+    return split_characters(text, len(text) if length is None else length)

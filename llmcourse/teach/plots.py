@@ -84,6 +84,34 @@ def attention_figure(weights, tokens, titles, n_columns: int = 4, panel: float =
     return figure
 
 
+def curve_figure(comparison, width: float = 6.8):
+    """Draw a `curves.Comparison`: the run over the band of healthy runs, a panel a curve; return the axes.
+
+    Crosses are points outside the band. A point stands at the middle of its block of steps.
+    """
+    from llmcourse.curves import NAMES
+
+    bands = comparison.bands
+    _, axes = new_figure(len(NAMES), width=width, height=2.6)
+    for axis, (curve, name) in zip(axes, NAMES.items(), strict=True):
+        here = [i for i, point in enumerate(bands.points) if point.curve == curve]
+        x = np.array([(bands.points[i].first + bands.points[i].last) / 2 for i in here])
+        run, out = comparison.values[here], comparison.outside[here]
+        axis.fill_between(x, bands.low[here], bands.high[here], color="0.85", label="healthy runs")
+        axis.plot(x, bands.middle[here], color="0.5", linewidth=1)
+        axis.plot(x, run, color=COLORS[0], marker=".", markersize=4, label="this run")
+        if out.any():
+            axis.plot(x[out], run[out], color=COLORS[1], marker="x", linestyle="none", label="outside")
+        axis.set(xlabel="step", title=name, ylabel="" if curve == "grad_norm" else "nats per token")
+    handles = {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    axes[0].legend(handles.values(), handles.keys(), frameon=False, fontsize=8)
+    return axes
+
+
 def printable(token: str) -> str:
     """Return a token with its spaces and line breaks made visible; `$` cannot start mathematics.
 

@@ -125,3 +125,9 @@ FAST = Recipe(
     batch_size=20, steps=240, lr=1e-2, muon_lr=0.08, momentum=0.8, betas=(0.8, 0.99), weight_decay=0.0,
     schedule="linear", clip=None,
 )  # fmt: skip
+
+# The same techniques, with the time of NANOGPT to spend: more steps, a wider and a second layer.
+STRONG = FAST.change(
+    d_model=128, n_heads=4, n_layers=2, d_ff=512, positions="rotary", token_shift=True,
+    steps=1450, muon_lr=0.04, momentum=0.9, betas=(0.9, 0.99), clip=1.0,
+)  # fmt: skip

@@ -1,0 +1,214 @@
+"""Exercises of chapter 5c, precision and speed: right answers pass, each usual slip gets its own sentence."""
+
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from llmcourse.teach.chapter_05c_speed import block_flops, next_scale, to_bf16
+from llmcourse.teach.checks import verdict
+
+
+def says(name, answer):
+    kind, sentence = verdict(name, answer)
+    return kind, sentence
+
+
+# ---- 05c-bits -------------------------------------------------------------------------------
+
+
+def with_numpy(x):
+    bits = x.numpy().view(np.uint32).astype(np.uint64)
+    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return bits.astype(np.uint32).view(np.float32)
+
+
+def by_choosing(x):
+    bits = x.view(torch.int32)
+    low = bits & ~0xFFFF
+    high, rest = low + 0x10000, bits & 0xFFFF
+    up = (rest > 0x8000) | ((rest == 0x8000) & (((bits >> 16) & 1) == 1))
+    return torch.where(up, high, low).view(torch.float32)
+
+
+def one_by_one(x):
+    def rounded(number):
+        (bits,) = struct.unpack("<I", struct.pack("<f", number))
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+        return struct.unpack("<f", struct.pack("<I", bits))[0]
+
+    return torch.tensor([rounded(number) for number in x.flatten().tolist()]).view(x.shape)
+
+
+def as_bfloat16(x):
+    return to_bf16(x).bfloat16()
+
+
+@pytest.mark.parametrize("answer", [to_bf16, with_numpy, by_choosing, one_by_one, as_bfloat16])
+def test_bits_right(answer):
+    kind, sentence = says("05c-bits", answer)
+    assert kind == "correct", sentence
+
+
+def bits_of(x):
+    return x.view(torch.int32)
+
+
+WRONG_BITS = {
+    "rounds towards zero": lambda x: (bits_of(x) & ~0xFFFF).view(torch.float32),
+    "always round away": lambda x: ((bits_of(x) + 0xFFFF) & ~0xFFFF).view(torch.float32),
+    "257 lies in the middle": lambda x: ((bits_of(x) + 0x8000) & ~0xFFFF).view(torch.float32),
+    "259 lies in the middle": lambda x: ((bits_of(x) + 0x7FFF) & ~0xFFFF).view(torch.float32),
+    "still integers": lambda x: (bits_of(x) + 0x7FFF + ((bits_of(x) >> 16) & 1)) & ~0xFFFF,
+    "converted the integers": lambda x: bits_of(x).float(),
+    "as it is": lambda x: x,
+    "that is float16": lambda x: x.half().float(),
+    "are not 0": lambda x: bits_of(x).add(0x7FFF).view(torch.float32),
+    "some results are far": lambda x: torch.zeros_like(x),
+    "but not for negative": lambda x: torch.where(
+        x < 0, (bits_of(x) & ~0xFFFF).view(torch.float32), to_bf16(x)
+    ),
+    "the shape of x": lambda x: to_bf16(x).sum(),
+    "carry into the exponent": lambda x: torch.where(
+        (bits_of(x) & 0x7F0000) == 0x7F0000, (bits_of(x) & ~0xFFFF).view(torch.float32), to_bf16(x)
+    ),
+    "zero or subnormal": lambda x: torch.where(x.abs() < 1e-38, 0.0, to_bf16(x)),
+    "not for a matrix": lambda x: to_bf16(x) if x.dim() == 1 else x.half().float(),
+    "not the nearest": lambda x: to_bf16(x * 1.001),
+}
+
+
+@pytest.mark.parametrize("part", WRONG_BITS)
+def test_bits_wrong(part):
+    kind, sentence = says("05c-bits", WRONG_BITS[part])
+    assert kind == "wrong"
+    assert part in sentence
+
+
+# ---- 05c-scaler -----------------------------------------------------------------------------
+
+
+def counting_first(scale, good_steps, overflow, growth_interval):
+    good_steps = 0 if overflow else good_steps + 1
+    scale = scale * 0.5 if overflow else scale
+    if good_steps >= growth_interval:
+        scale, good_steps = scale * 2, 0
+    return [scale, good_steps]
+
+
+def with_tensors(scale, good_steps, overflow, growth_interval):
+    scale, good_steps = next_scale(scale, good_steps, overflow, growth_interval)
+    return torch.tensor(scale), np.int64(good_steps)
+
+
+@pytest.mark.parametrize("answer", [next_scale, counting_first, with_tensors])
+def test_scaler_right(answer):
+    kind, sentence = says("05c-scaler", answer)
+    assert kind == "correct", sentence
+
+
+def always_growing(scale, good, overflow, interval):
+    return (scale / 2, 0) if overflow else (scale * 2, good + 1)
+
+
+def growing_late(scale, good, overflow, interval):
+    if overflow:
+        return scale / 2, 0
+    return (scale * 2, 0) if good == interval else (scale, good + 1)
+
+
+def keeping_the_count(scale, good, overflow, interval):
+    if overflow:
+        return scale / 2, good
+    return (scale * 2, 0) if good + 1 == interval else (scale, good + 1)
+
+
+def never_restarting(scale, good, overflow, interval):
+    if overflow:
+        return scale / 2, 0
+    return (scale * 2, good + 1) if (good + 1) % interval == 0 else (scale, good + 1)
+
+
+def frozen_count(scale, good, overflow, interval):
+    if overflow:
+        return scale / 2, 0
+    return (scale * 2, 0) if good + 1 == interval else (scale, good)
+
+
+def only_five(scale, good, overflow, interval):
+    return next_scale(scale, good, overflow, 5)
+
+
+WRONG_SCALES = [
+    (always_growing, "at each good step"),
+    (growing_late, "Count this step before"),
+    (keeping_the_count, "an overflow ends the row"),
+    (never_restarting, "starts again"),
+    (frozen_count, "the count is 2, not 1"),
+    (only_five, "growth_interval=3"),
+    (lambda scale, good, overflow, interval: (scale, good + 1), "the scale must fall"),
+    (lambda scale, good, overflow, interval: (scale * 2, 0), "too LARGE"),
+    (lambda scale, good, overflow, interval: (scale / 4, 0), "512, not 256"),
+    (lambda scale, good, overflow, interval: scale / 2, "return two numbers"),
+]
+
+
+@pytest.mark.parametrize(("answer", "part"), WRONG_SCALES, ids=[part for _, part in WRONG_SCALES])
+def test_scaler_wrong(answer, part):
+    kind, sentence = says("05c-scaler", answer)
+    assert kind == "wrong"
+    assert part in sentence
+
+
+# ---- 05c-flops ------------------------------------------------------------------------------
+
+
+def part_by_part(d_model, d_ff, context_length):
+    total = 0
+    for inputs, outputs in [(d_model, 3 * d_model), (d_model, d_model), (d_model, d_ff), (d_ff, d_model)]:
+        total += 2 * inputs * outputs
+    return np.float64(total + 4 * context_length * d_model)
+
+
+@pytest.mark.parametrize("answer", [block_flops, part_by_part])
+def test_flops_right(answer):
+    kind, sentence = says("05c-flops", answer)
+    assert kind == "correct", sentence
+
+
+WRONG_FLOPS = [
+    (lambda c, f, t: 4 * c * c + 2 * c * f + 2 * t * c, "a multiplication AND"),
+    (lambda c, f, t: 8 * c * c + 4 * c * f, "attention itself is missing"),
+    (lambda c, f, t: 8 * c * c + 4 * c * f + 2 * t * c, "2 operations for each number too"),
+    (lambda c, f, t: 3 * block_flops(c, f, t), "forward only"),
+    (lambda c, f, t: t * block_flops(c, f, t), "for ONE token"),
+    (lambda c, f, t: 6 * c * c + 4 * c * f + 4 * t * c, "output projection is missing"),
+    (lambda c, f, t: 2 * c * c + 4 * c * f + 4 * t * c, "one matrix of the four"),
+    (lambda c, f, t: 8 * c * c + 2 * c * f + 4 * t * c, "two matrices, up and down"),
+    (lambda c, f, t: 8 * c * c + 6 * c * f + 4 * t * c, "as SwiGLU"),
+    (lambda c, f, t: 8 * c * c + 4 * c * f + 2 * (t + 1) * c, "causal half"),
+    (lambda c, f, t: 8 * c * c + 4 * t * c, "the MLP is missing"),
+    (lambda c, f, t: 8 * c * c + 4 * c * f + 4 * t * t * c, "ONE token is one query"),
+    (lambda c, f, t: block_flops(48, 200, 32), "but not for"),
+    (lambda c, f, t: 1.0, "yours is 1"),
+]
+
+
+@pytest.mark.parametrize(("answer", "part"), WRONG_FLOPS, ids=[part for _, part in WRONG_FLOPS])
+def test_flops_wrong(answer, part):
+    kind, sentence = says("05c-flops", answer)
+    assert kind == "wrong"
+    assert part in sentence
+
+
+def test_flops_agree_with_the_package():
+    from dataclasses import replace
+
+    from llmcourse.compress.accounting import flops_per_token
+    from llmcourse.model import ModelConfig
+
+    config = ModelConfig.gpt2(70, context_length=32, d_model=48, n_heads=4, d_ff=200, n_layers=1)
+    two = replace(config, n_layers=2)
+    block = flops_per_token(two, backward=False) - flops_per_token(config, backward=False)
+    assert block_flops(48, 200, 32) == block

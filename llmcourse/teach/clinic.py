@@ -1,0 +1,241 @@
+"""The clinic of chapter 5d: one healthy training run, and bugs that make it ill.
+
+Each bug is a function of a few lines that changes the parts of a run before it begins. Guess
+first, then read it. Names and remedies stand in `llmcourse.diagnose`.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from llmcourse.attention import MultiHeadAttention, causal_mask
+from llmcourse.data.batches import TokenBatches
+from llmcourse.data.characters import Characters, load_characters
+from llmcourse.evaluation import evaluate_loss
+from llmcourse.model import GPT, ModelConfig
+from llmcourse.optim import AdamW, parameter_groups
+from llmcourse.positions import apply_rotary
+from llmcourse.probes import Run, record_run
+from llmcourse.schedules import warmup_cosine
+
+STEPS, CONTEXT, BATCH = 160, 64, 8
+
+
+@dataclass
+class Setup:
+    """The parts of a run, before it begins: what a bug may change."""
+
+    seed: int
+    model: GPT
+    optimizer: torch.optim.Optimizer
+    batches: TokenBatches
+    train_ids: Tensor
+    validation_ids: Tensor
+    steps: int = STEPS
+    evaluate: Callable = evaluate_loss
+    options: dict = field(default_factory=dict)
+
+
+@functools.cache
+def characters() -> Characters:
+    """Return the text of chapter 5, read once."""
+    return load_characters(quiet=True)
+
+
+def healthy_setup(seed: int, steps: int = STEPS, lr: float = 3e-3, **changes) -> Setup:
+    """Return the parts of the healthy run; `changes` are fields of ModelConfig."""
+    text = characters()
+    torch.manual_seed(seed)
+    parts = dict(context_length=CONTEXT, d_model=64, n_layers=1, mlp="gelu", dropout=0.2)
+    model = GPT(ModelConfig(text.vocab_size, **{**parts, **changes}))
+    optimizer = AdamW(parameter_groups(model, weight_decay=0.1), lr=lr, betas=(0.9, 0.95))
+    batches = TokenBatches(text.train, BATCH, CONTEXT, seed=seed)
+    validation_ids = text.validation[: 40 * CONTEXT + 1]
+    schedule = warmup_cosine(steps, warmup_steps=min(40, steps), final_factor=0.1)
+    options = dict(schedule=schedule)
+    return Setup(seed, model, optimizer, batches, text.train, validation_ids, steps, options=options)
+
+
+def run_setup(setup: Setup) -> Run:
+    """Train what the set-up holds, and return the record."""
+    torch.manual_seed(setup.seed)
+    options = dict(optimizer=setup.optimizer, evaluate=setup.evaluate, steps=setup.steps, **setup.options)
+    texts = setup.train_ids, setup.validation_ids, characters().decode
+    return record_run(setup.model, setup.batches, *texts, **options)
+
+
+def healthy_run(seed: int, **changes) -> Run:
+    """Return the record of the healthy run, which is the same for the same seed and threads."""
+    return run_setup(healthy_setup(seed, **changes))
+
+
+def sick_run(bug: Callable[[Setup], None], seed: int, **changes) -> Run:
+    """Return the record of the healthy run with one bug in it."""
+    setup = healthy_setup(seed, **changes)
+    bug(setup)
+    return run_setup(setup)
+
+
+# ---- the bugs -------------------------------------------------------------------------------
+
+
+def no_causal_mask(setup: Setup) -> None:
+    """Every position may look at every other."""
+    may_look = torch.ones(CONTEXT, CONTEXT, dtype=torch.bool)
+    forward = setup.model.forward
+
+    def without_mask(token_ids, mask=None, caches=None):
+        T = token_ids.shape[-1]
+        return forward(token_ids, may_look[:T, :T])
+
+    setup.model.forward = without_mask
+
+
+def targets_not_shifted(setup: Setup) -> None:
+    """The target of a position is the token that stands there."""
+    batches = setup.batches
+    setup.batches = ((inputs, inputs) for inputs, _ in batches)
+    setup.evaluate = loss_without_shift
+
+
+def label_leak(setup: Setup) -> None:
+    """A feature, meant to hold the previous token, is rolled the wrong way: it holds the next one."""
+    embed = setup.model.token_embedding.forward
+
+    def with_neighbour(token_ids):
+        x = embed(token_ids)  # (B, T, C)
+        neighbour = x.roll(-1, dims=1)
+        neighbour[:, -1] = 0
+        return x + neighbour
+
+    setup.model.token_embedding.forward = with_neighbour
+
+
+def learning_rate_too_high(setup: Setup, factor: float = 100) -> None:
+    """Someone wrote 0.3 and meant 0.003."""
+    for group in setup.optimizer.param_groups:
+        group["lr"] *= factor
+
+
+def learning_rate_too_low(setup: Setup) -> None:
+    """Someone wrote 0.00003 and meant 0.003."""
+    learning_rate_too_high(setup, factor=1 / 100)
+
+
+def no_zero_grad(setup: Setup) -> None:
+    """Gradients are never set to zero: each step adds to those of all steps before."""
+    setup.model.zero_grad = lambda set_to_none=True: None
+
+
+def underflow(setup: Setup, n_tokens: int = 2_000_000) -> None:
+    """Float16 without loss scaling: the mean over a batch of 2 million tokens is below its range.
+
+    The batch is 512 tokens here, so we divide as the large one would, and multiply the gradient
+    of each parameter back, as if that many equal micro-batches had been added up.
+    """
+    factor = n_tokens / (BATCH * CONTEXT)
+    forward = setup.model.forward
+
+    def in_half(*inputs, **options):
+        with torch.autocast("cpu", torch.float16):
+            logits = forward(*inputs, **options)
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: gradient / factor)
+        return logits
+
+    setup.model.forward = in_half
+    for parameter in setup.model.parameters():
+        parameter.register_hook(lambda gradient: gradient * factor)
+
+
+def eval_forgotten(setup: Setup) -> None:
+    """`model.eval()` is never called, so dropout stays on in validation."""
+    setup.model.eval = lambda: setup.model
+
+
+class ColumnAttention(MultiHeadAttention):
+    """Attention whose softmax runs over the queries, dim=-2, instead of the keys."""
+
+    def forward(self, x, mask=None, is_causal=False, rotary=None, cache=None, return_weights=False, *_):
+        """Return (B, T, C), and the weights (B, H, T, T) if asked for."""
+        (B, T, C), (q, k, v) = x.shape, self.split_heads(x)
+        q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
+        scores = q @ k.transpose(-2, -1) / math.sqrt(self.d_head)  # (B, H, T, T)
+        weights = scores.masked_fill(~causal_mask(T), float("-inf")).softmax(dim=-2)
+        y = self.out((weights @ v).transpose(1, 2).reshape(B, T, C))
+        return (y, weights) if return_weights else y
+
+
+def softmax_over_queries(setup: Setup) -> None:
+    """The softmax of the attention runs over the wrong axis."""
+    for block in setup.model.blocks:
+        block.attention.__class__ = ColumnAttention
+
+
+def tying_broken(setup: Setup) -> None:
+    """The output layer gets a copy of the embedding when the optimizer has been built already."""
+    setup.model.unembedding.weight = nn.Parameter(setup.model.token_embedding.weight.detach().clone())
+
+
+def initialized_too_large(setup: Setup) -> None:
+    """The embedding keeps torch's default deviation of 1; it is also the output layer."""
+    nn.init.normal_(setup.model.token_embedding.weight)
+
+
+def decay_on_everything(setup: Setup) -> None:
+    """Weight decay 10 instead of 0.1, and on the gains of the norms too."""
+    for group in setup.optimizer.param_groups:
+        group["weight_decay"] = 10.0
+
+
+def not_shuffled(setup: Setup) -> None:
+    """The speeches lie in the order of their length, and are read in that order."""
+    text = characters()
+    speeches = sorted(text.decode(setup.train_ids.tolist()).split("\n\n"), key=len)
+    needed = setup.steps * BATCH * CONTEXT + 1
+    ids = torch.tensor(text.encode("\n\n".join(speeches)[:needed]))
+    rows = ids.unfold(0, CONTEXT + 1, CONTEXT)  # each begins with the token at which the last ends
+    setup.batches = [(part[:, :-1], part[:, 1:]) for part in rows.split(BATCH)]
+
+
+def other_alphabet(setup: Setup) -> None:
+    """The validation text is encoded with an alphabet made from that text alone."""
+    text = characters().decode(setup.validation_ids)
+    alphabet = {character: i for i, character in enumerate(sorted(set(text)))}
+    setup.validation_ids = torch.tensor([alphabet[character] for character in text])
+
+
+def too_little_text(setup: Setup) -> None:
+    """Trained on 3,000 characters, again and again."""
+    setup.batches = TokenBatches(setup.train_ids[:3000], BATCH, CONTEXT, setup.seed)
+
+
+@torch.no_grad()
+def loss_without_shift(model: nn.Module, token_ids: Tensor) -> float:
+    """Return what `evaluate_loss` would be if each token were its own target."""
+    rows = token_ids[: len(token_ids) // CONTEXT * CONTEXT].view(-1, CONTEXT)
+    model.eval()
+    return nn.functional.cross_entropy(model(rows).flatten(0, 1), rows.flatten()).item()
+
+
+BUGS: dict[str, Callable[[Setup], None]] = {
+    "no causal mask": no_causal_mask,
+    "targets not shifted": targets_not_shifted,
+    "label leak": label_leak,
+    "softmax over the wrong axis": softmax_over_queries,
+    "learning rate too low": learning_rate_too_low,
+    "float16 underflow": underflow,
+    "weight tying broken": tying_broken,
+    "weight decay too strong": decay_on_everything,
+    "learning rate too high": learning_rate_too_high,
+    "gradients not reset": no_zero_grad,
+    "initialization too large": initialized_too_large,
+    "evaluation mode forgotten": eval_forgotten,
+    "data not shuffled": not_shuffled,
+    "tokenizer mismatch": other_alphabet,
+    "too little text": too_little_text,
+}

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from llmcourse.decode import start_decoding
+
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
     """Return logits (..., V) with all but the k largest set to -inf.
@@ -82,20 +84,23 @@ def stream(
     device = next(model.parameters()).device
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
     limit = model.config.context_length
-    window = token_ids[:, -limit:].to(device)
-    caches, new = None, window
+    columns, step = [token_ids[:, -limit:].to(device)], None
+
+    def read(window: Tensor):
+        return start_decoding(model, window) if use_cache else (model(window)[:, -1], None)
+
     was_training = model.training
     model.eval()
     try:
         for _ in range(max_new_tokens):
-            if window.shape[-1] > limit:
-                window, caches = window[:, -(limit // 2 + 1) :], None
-            if caches is None or not use_cache:
-                caches = model.make_caches(len(window)) if use_cache else None
-                new = window
-            logits = model(new, caches=caches)[:, -1]  # (B, V)
+            if step is not None and columns[0].shape[-1] + len(columns) - 1 <= limit:
+                logits = step(new)  # (B, V)
+            else:
+                window = torch.cat(columns, dim=-1)
+                columns = [window[:, -(limit // 2 + 1) :] if window.shape[-1] > limit else window]
+                logits, step = read(columns[0])
             new = choose_next(logits, temperature, top_k, top_p, generator)[:, None]  # (B, 1)
-            window = torch.cat([window, new], dim=-1)
+            columns.append(new)
             yield new[:, 0]
     finally:
         model.train(was_training)
@@ -120,6 +125,6 @@ def generate(model: nn.Module, token_ids, max_new_tokens: int, stop_id=None, **o
             new = new.masked_fill(done, stop_id)
             done |= new == stop_id
         columns.append(new[:, None])
-        if done.all():
+        if stop_id is not None and done.all():
             break
     return torch.cat(columns, dim=-1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks import layers, measure, models, text
+from benchmarks import layers, measure, models, race, text
 from llmcourse.runtime import atomic_write
 
 GROUPS = {
@@ -19,6 +19,7 @@ GROUPS = {
     "generation": models.generation,
     "tokenizer": text.tokenizer,
     "import": text.start,
+    "race": race.race,
 }
 WIDTHS = (34, 18, 18, 6, 13, 20)
 HEAD = ("what", "ours", "theirs", "ratio", "spread", "meaning")

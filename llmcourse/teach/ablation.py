@@ -1,0 +1,109 @@
+"""The stored runs of chapter 5c: what each technique is worth, with its uncertainty, and the race."""
+
+import csv
+import json
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from statistics import mean
+
+from llmcourse.data.manifest import course_data
+from llmcourse.teach import plots
+
+NUMBERS = ("loss", "seconds", "training_seconds", "steps", "parameters", "tokens", "seed", "threads")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a technique changes: the loss in nats (below 0 is better), ± half a 95 % interval, and time.
+
+    `cost` is the technique's CPU seconds over those of its base; `runs` is how many seeds.
+    """
+
+    technique: str
+    difference: float
+    half_width: float
+    cost: float
+    runs: int
+
+    @property
+    def verdict(self) -> str:
+        """Say "helps" or "hurts" where the interval leaves out 0, else "no difference seen"."""
+        if abs(self.difference) <= self.half_width or not math.isfinite(self.difference):
+            return "no difference seen" if math.isfinite(self.difference) else "diverges"
+        return "helps" if self.difference < 0 else "hurts"
+
+
+def read_runs(name: str) -> list[dict]:
+    """Return the rows of data/ablation/`name`.csv ("runs" or "race"), numbers as floats."""
+    with (course_data() / "ablation" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row |= {key: float(row[key]) for key in NUMBERS if key in row}
+        for key in ("changes", "curve"):
+            if key in row:
+                row[key] = json.loads(row[key])
+    return rows
+
+
+def effects(rows: list[dict], part: str, optimizer: str) -> list[Effect]:
+    """Return the effect of each technique of one part ("add" or "remove"), the best first.
+
+    A technique and its base share their seeds, so each seed gives one difference. How far such
+    differences scatter is estimated from all techniques together: three seeds of one technique
+    say little about it. The interval is ± 1.96 · scatter / √seeds.
+    Raises ValueError when there are no such rows.
+    """
+    losses, seconds = defaultdict(dict), defaultdict(list)
+    for row in rows:
+        if (row["part"], row["optimizer"]) == (part, optimizer):
+            losses[row["technique"]][row["seed"]] = row["loss"]
+            seconds[row["technique"]].append(row["seconds"])
+    base = losses.pop("base", None)
+    if not base:
+        raise ValueError(f"no base among the runs of part {part!r} and optimizer {optimizer!r}")
+    gaps = {name: [loss - base[seed] for seed, loss in found.items()] for name, found in losses.items()}
+    usable = [values for values in gaps.values() if all(map(math.isfinite, values)) and len(values) > 1]
+    squares = sum((value - mean(values)) ** 2 for values in usable for value in values)
+    scatter = math.sqrt(squares / max(1, sum(len(values) - 1 for values in usable)))
+    found = []
+    for name, values in gaps.items():
+        cost = mean(seconds[name]) / mean(seconds["base"])
+        found.append(Effect(name, mean(values), 1.96 * scatter / math.sqrt(len(values)), cost, len(values)))
+    return sorted(found, key=lambda effect: effect.difference)
+
+
+def effects_figure(groups: dict[str, list[Effect]], limit: float = 0.3):
+    """Draw effects with their intervals, one row a technique, one mark a group; return the axis.
+
+    The order is that of the first group. Marks beyond ± `limit` are drawn at the edge.
+    """
+    names = [effect.technique for effect in next(iter(groups.values()))][::-1]
+    axis = plots.new_figure(height=0.8 + 0.19 * len(names))[1]
+    shift = 0.15 * (len(groups) - 1)
+    for (group, found), color, marker in zip(groups.items(), plots.COLORS, "osD", strict=False):
+        at = [names.index(effect.technique) + shift for effect in found]
+        middle = [max(-limit, min(limit, effect.difference)) for effect in found]
+        error = [effect.half_width for effect in found]
+        axis.errorbar(middle, at, xerr=error, fmt=marker, color=color, markersize=4, linewidth=1, label=group)
+        shift -= 0.3
+    axis.axvline(0, color="0.5", linewidth=1)
+    axis.set(xlabel="change of the loss in nats (left: better)", xlim=(-1.1 * limit, 1.1 * limit))
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.legend(frameon=False, loc="lower right")
+    return axis
+
+
+def first_seconds(seconds: list[float], losses: list[float], target: float) -> float | None:
+    """Return when a curve first reaches `target`, between its points on a straight line; else None.
+
+    >>> first_seconds([0, 10, 20], [4.0, 2.0, 1.0], target=1.5)
+    15.0
+    """
+    for i, loss in enumerate(losses):
+        if loss <= target:
+            if i == 0:
+                return float(seconds[0])
+            share = (losses[i - 1] - target) / (losses[i - 1] - loss)
+            return seconds[i - 1] + share * (seconds[i] - seconds[i - 1])
+    return None

@@ -1,8 +1,8 @@
 """Decoding: one position at a time, and nothing else.
 
-From one token to the next a small model reads its weights once. That is quick; what costs as much
-is what stands around it: calling modules, splitting and copying tensors, asking for memory. Here
-the operations of `GPT.forward` are lined up once, on the same weights, and then run for each token.
+From one token to the next a small model reads its weights once. That is quick; what stands around
+it costs as much: calling modules, splitting and copying tensors, asking for memory. Here the
+operations of `GPT.forward` are lined up once, on the same weights, and then run for each token.
 They are the same operations: tests compare the logits to the bit.
 
 Dimensions: B batch, C width (d_model), H heads, S positions so far, D head width, V vocabulary.
@@ -19,33 +19,35 @@ from llmcourse.attention import KVCache, MultiHeadAttention
 from llmcourse.model import GPT, MLP, Block, ModelConfig
 from llmcourse.positions import apply_rotary
 
-Step = Callable[[Tensor], Tensor]
+Function = Callable[[Tensor], Tensor]
 PARTS = {GPT, Block, MultiHeadAttention, MLP, nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm}
 PARTS |= {nn.Identity, nn.Dropout, nn.ModuleList}
-FIELDS = set(
-    "vocab_size context_length d_model n_heads n_kv_heads n_layers d_ff norm norm_position norm_eps "
-    "positions rotary_base mlp bias qk_norm tied_embeddings scaled_embeddings dropout zero_init "
-    "embedding_std".split()
-)
+# fmt: off
+FIELDS = {  # of ModelConfig that are covered here; another one must have its default
+    "vocab_size", "context_length", "d_model", "n_heads", "n_kv_heads", "n_layers", "d_ff", "norm",
+    "norm_position", "norm_eps", "positions", "rotary_base", "mlp", "bias", "qk_norm",
+    "tied_embeddings", "scaled_embeddings", "dropout", "zero_init", "embedding_std",
+}
+# fmt: on
 
 
 @torch.no_grad()
-def start_decoding(model: nn.Module, token_ids: Tensor) -> tuple[Tensor, Step]:
+def start_decoding(model: nn.Module, token_ids: Tensor) -> tuple[Tensor, Function]:
     """Read a prompt (B, T); return the logits (B, V) after it, and a function for what follows.
 
-    The function maps the next ids (B, 1) to the logits (B, V) after them, until the context is
+    The function maps the next ids (B,) to the logits (B, V) after them, until the context is
     full: then it raises ValueError. No gradient is kept.
 
     >>> model = GPT(ModelConfig(vocab_size=10, d_model=16, n_layers=1)).eval()
     >>> logits, step = start_decoding(model, torch.tensor([[1, 2, 3]]))
-    >>> torch.allclose(step(torch.tensor([[4]])), model(torch.tensor([[1, 2, 3, 4]]))[:, -1])
+    >>> torch.allclose(step(torch.tensor([4])), model(torch.tensor([[1, 2, 3, 4]]))[:, -1])
     True
     """
     caches = model.make_caches(len(token_ids))
     logits = model(token_ids, caches=caches)[:, -1]
     if can_line_up(model):
         return logits, line_up(model, caches)
-    return logits, torch.no_grad()(lambda new: model(new, caches=caches)[:, -1])
+    return logits, torch.no_grad()(lambda new: model(new[:, None], caches=caches)[:, -1])
 
 
 def can_line_up(model: nn.Module) -> bool:
@@ -64,8 +66,8 @@ def can_line_up(model: nn.Module) -> bool:
 
 
 @torch.inference_mode()  # buffers made in this mode are not tracked: cheaper to slice and to fill
-def line_up(model: GPT, caches: list[KVCache]) -> Step:
-    """Return the function from new ids (B, 1) to logits (B, V); `caches` hold what came before."""
+def line_up(model: GPT, caches: list[KVCache]) -> Function:
+    """Return the function from new ids (B,) to logits (B, V); `caches` hold what came before."""
     config, position = model.config, caches[0].length
     tokens, scale = model.token_embedding.weight, math.sqrt(config.d_model)
     table = model.position_embedding.weight if config.positions == "learned" else None
@@ -78,7 +80,7 @@ def line_up(model: GPT, caches: list[KVCache]) -> Step:
         nonlocal position
         if position == config.context_length:
             raise ValueError(f"the context of {position} tokens is full: start again with fewer")
-        x, rotary = F.embedding(new[:, 0], tokens), None  # (B, C)
+        x, rotary = F.embedding(new, tokens), None  # (B, C)
         if config.scaled_embeddings:
             x = x * scale
         if table is not None:
@@ -111,13 +113,16 @@ def block_step(block: Block, cache: KVCache) -> Callable:
 
 def attention_step(layer: MultiHeadAttention, cache: KVCache) -> Callable:
     """Return attention for one position; it writes the new key and value behind those in `cache`."""
-    B, n_kv_heads, _, D = cache.k.shape
+    B, n_kv_heads, context_length, D = cache.k.shape
     H, shared = layer.n_heads, layer.n_heads > n_kv_heads
-    kept = torch.cat([cache.k, cache.v], dim=1)  # (B, 2 kv, context, D): one copy stores both
+    kept = cache.k.new_empty(B, 2 * n_kv_heads, context_length, D)  # one copy stores key and value
     keys, values = kept.split(n_kv_heads, dim=1)
+    for mine, theirs in ((keys, cache.k), (values, cache.v)):
+        mine[:, :, : cache.length] = theirs[:, :, : cache.length]
     row = kept.new_empty(B, (H + 2 * n_kv_heads) * D)  # the projection always lands here
     heads = row.view(B, -1, 1, D)
-    q, k, turning, new = heads[:, :H], heads[:, H : H + n_kv_heads], heads[:, : H + n_kv_heads], heads[:, H:]
+    q, k, turning = heads[:, :H], heads[:, H : H + n_kv_heads], heads[:, : H + n_kv_heads]
+    new = heads[:, H:]  # key and value, to be kept
     qkv, out = linear_step(layer.qkv, row), linear_step(layer.out)
     normed = isinstance(layer.q_norm, nn.RMSNorm)
     q_norm, k_norm = norm_step(layer.q_norm), norm_step(layer.k_norm)
@@ -135,7 +140,7 @@ def attention_step(layer: MultiHeadAttention, cache: KVCache) -> Callable:
     return step
 
 
-def mlp_step(mlp: MLP) -> Step:
+def mlp_step(mlp: MLP) -> Function:
     """Return the MLP for x (B, C)."""
     up, down, kind = linear_step(mlp.up), linear_step(mlp.down), mlp.kind
 
@@ -153,7 +158,7 @@ def mlp_step(mlp: MLP) -> Step:
     return lambda x: down(activation(up(x)))
 
 
-def norm_step(norm: nn.Module) -> Step:
+def norm_step(norm: nn.Module) -> Function:
     """Return the norm as a function."""
     if isinstance(norm, nn.Identity):
         return lambda x: x
@@ -164,10 +169,10 @@ def norm_step(norm: nn.Module) -> Step:
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
-def linear_step(layer: nn.Linear, out: Tensor | None = None) -> Step:
+def linear_step(layer: nn.Linear, out: Tensor | None = None) -> Function:
     """Return x (B, in) -> (B, out) as a function; with `out`, the result is written there."""
-    weight, bias, mm, addmm = layer.weight.detach().t(), layer.bias, torch.mm, torch.addmm
+    weight, bias = layer.weight.detach().t(), layer.bias
     if bias is None:
-        return (lambda x: mm(x, weight)) if out is None else lambda x: mm(x, weight, out=out)
+        return lambda x: torch.mm(x, weight, out=out)
     bias = bias.detach()  # torch writes to `out` only where no gradient is wanted
-    return (lambda x: addmm(bias, x, weight)) if out is None else lambda x: addmm(bias, x, weight, out=out)
+    return lambda x: torch.addmm(bias, x, weight, out=out)

@@ -84,24 +84,23 @@ def stream(
     device = next(model.parameters()).device
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
     limit = model.config.context_length
-    columns, step = [token_ids[:, -limit:].to(device)], None
-
-    def read(window: Tensor):
-        return start_decoding(model, window) if use_cache else (model(window)[:, -1], None)
-
+    window, written, step = token_ids[:, -limit:].to(device), [], None
     was_training = model.training
     model.eval()
     try:
         for _ in range(max_new_tokens):
-            if step is not None and columns[0].shape[-1] + len(columns) - 1 <= limit:
-                logits = step(new)  # (B, V)
+            if step is not None and window.shape[-1] + len(written) <= limit:
+                logits = step(written[-1])  # (B, V)
             else:
-                window = torch.cat(columns, dim=-1)
-                columns = [window[:, -(limit // 2 + 1) :] if window.shape[-1] > limit else window]
-                logits, step = read(columns[0])
-            new = choose_next(logits, temperature, top_k, top_p, generator)[:, None]  # (B, 1)
-            columns.append(new)
-            yield new[:, 0]
+                window, written = torch.cat([window, *(new[:, None] for new in written)], dim=-1), []
+                if window.shape[-1] > limit:
+                    window = window[:, -(limit // 2 + 1) :]
+                if use_cache:
+                    logits, step = start_decoding(model, window)
+                else:
+                    logits = model(window)[:, -1]
+            written.append(choose_next(logits, temperature, top_k, top_p, generator))  # (B,)
+            yield written[-1]
     finally:
         model.train(was_training)
 
@@ -117,14 +116,14 @@ def generate(model: nn.Module, token_ids, max_new_tokens: int, stop_id=None, **o
     torch.Size([1, 5])
     """
     prompt = torch.atleast_2d(torch.as_tensor(token_ids))
-    columns = [prompt]
+    columns = []
     done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
     for new in stream(model, prompt, max_new_tokens, **options):
         new = new.to(prompt.device)
         if stop_id is not None:
             new = new.masked_fill(done, stop_id)
             done |= new == stop_id
-        columns.append(new[:, None])
+        columns.append(new)
         if stop_id is not None and done.all():
             break
-    return torch.cat(columns, dim=-1)
+    return torch.cat([prompt, *(new[:, None] for new in columns)], dim=-1)

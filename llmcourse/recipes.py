@@ -66,7 +66,12 @@ class Recipe:
 
 
 def follow(
-    recipe: Recipe, model: GPT, token_ids: Tensor, seed: int, evaluate: Callable | None = None, eval_every=None
+    recipe: Recipe,
+    model: GPT,
+    token_ids: Tensor,
+    seed: int,
+    evaluate: Callable | None = None,
+    eval_every=None,
 ) -> Iterator[Step]:
     """Train `model` on `token_ids` as the recipe says; yields what `train` yields.
 

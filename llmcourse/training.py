@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from llmcourse.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from llmcourse.data.batches import IGNORE
-from llmcourse.optim import AdamW, parameter_groups
+from llmcourse.optim import parameter_groups
 from llmcourse.runtime import someone_is_watching
 from llmcourse.schedules import Schedule, constant
 
@@ -23,8 +23,9 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step. `loss` is in nats per token, before the update; `tokens` (targets that
-    count) and `seconds` (of training, without evaluation) are totals so far."""
+    """One optimizer step. `loss` is the cross-entropy in nats per token, before the update, never
+    smoothed; `tokens` (targets that count) and `seconds` (of training, without evaluation) are
+    totals so far."""
 
     step: int
     loss: float
@@ -58,6 +59,7 @@ def train(
     optimizer: torch.optim.Optimizer | None = None,
     clip: float | None = 1.0,
     accumulate: int = 1,
+    label_smoothing: float = 0.0,
     dtype: torch.dtype = torch.float32,
     evaluate: Callable[[nn.Module], float] | None = None,
     eval_every: int | None = None,
@@ -67,10 +69,13 @@ def train(
 ) -> Iterator[Step]:
     """Train `model` in place and yield a `Step` after each update.
 
-    `batches` gives (inputs, targets), each (B, T). `accumulate` batches make one update, as if
-    they were one large batch. `dtype` is the precision of matrix products (float16 adds loss
-    scaling). `evaluate(model)` runs every `eval_every` steps and after the last. `checkpoint` is
-    written every `checkpoint_every` steps, after the last, and when you stop or interrupt it;
+    `batches` gives (inputs, targets), each (B, T). Without an `optimizer` it is AdamW on
+    `parameter_groups`: torch's fused one, whose steps are those of `optim.AdamW` in one pass over
+    memory. `accumulate` batches make one update, as if they were one large batch.
+    `label_smoothing=e` trains towards 1 - e on the target and e spread over all tokens, so that no
+    logit need grow without end (Szegedy et al. 2015, arXiv:1512.00567, sec. 7). `dtype` is the
+    precision of matrix products (float16 adds loss scaling). `evaluate(model)` runs every
+    `eval_every` steps and after the last. `checkpoint` is written every `checkpoint_every` steps, after the last, and when you stop or interrupt it;
     `resume=True` goes on from it, if it is there: exactly, where `batches` has a `state_dict`, as
     TokenBatches has; another source starts again from its beginning.
 
@@ -84,9 +89,12 @@ def train(
     """
     if steps < 1 or accumulate < 1:
         raise ValueError(f"steps={steps} and accumulate={accumulate} must be at least 1")
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing={label_smoothing}: must be in [0, 1); 0 is none, 0.1 is usual")
     device = next(model.parameters()).device
     if optimizer is None:
-        optimizer = AdamW(parameter_groups(model, weight_decay), lr=lr, betas=betas)
+        groups = parameter_groups(model, weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
@@ -114,7 +122,7 @@ def train(
                 group["lr"] = group["initial_lr"] * schedule(done)
             before = batches.state_dict() if "batches" in parts else None, random_state()
             micro_batches = [next(source) for _ in range(accumulate)]
-            loss, counted = accumulate_gradients(model, micro_batches, device, dtype, scaler)
+            loss, counted = accumulate_gradients(model, micro_batches, device, dtype, scaler, label_smoothing)
             scaler.unscale_(optimizer)
             grad_norm = clip_grad_norm_(model.parameters(), math.inf if clip is None else clip).item()
             scaled = dtype == torch.float16  # a scaler passes over gradients that overflow
@@ -153,19 +161,26 @@ def train(
         bar.close()
 
 
-def accumulate_gradients(model, micro_batches, device, dtype, scaler) -> tuple[float, int]:
-    """Add up gradients of the mean loss over all counted targets; return (loss, their number)."""
+def accumulate_gradients(
+    model, micro_batches, device, dtype, scaler, label_smoothing=0.0
+) -> tuple[float, int]:
+    """Add up gradients of the mean loss over all counted targets.
+
+    Return (cross-entropy, number of counted targets): the cross-entropy without smoothing, which
+    can be compared between runs and with an evaluation.
+    """
     counted = sum(int((targets != IGNORE).sum()) for _, targets in micro_batches)
     if counted == 0:
         raise ValueError(f"no target counts: all are {IGNORE}; check the loss mask of the batch")
     total = torch.zeros((), device=device)
     for inputs, targets in micro_batches:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = model(inputs.to(device))  # (B, T, V)
-        targets = targets.to(device).flatten()
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=IGNORE, reduction="sum")
+            logits = model(inputs.to(device)).flatten(0, 1)  # (B·T, V)
+        options = dict(target=targets.to(device).flatten(), ignore_index=IGNORE, reduction="sum")
+        loss = F.cross_entropy(logits.float(), label_smoothing=label_smoothing, **options)
         scaler.scale(loss / counted).backward()
-        total += loss.detach()
+        plain = F.cross_entropy(logits.detach().float(), **options) if label_smoothing else loss
+        total += plain.detach()
     return total.item() / counted, counted
 
 

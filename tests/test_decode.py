@@ -46,7 +46,7 @@ def both(model: GPT, prompt: torch.Tensor) -> list[tuple[torch.Tensor, torch.Ten
     pairs = [(logits, model(prompt, caches=caches)[:, -1])]
     for position in range(prompt.shape[1], model.config.context_length):
         new = ids(len(prompt), 1, seed=position).to(prompt.device)
-        pairs.append((step(new), model(new, caches=caches)[:, -1]))
+        pairs.append((step(new[:, 0]), model(new, caches=caches)[:, -1]))
     return pairs
 
 
@@ -61,7 +61,9 @@ def assert_equal(model: GPT, prompt: torch.Tensor) -> None:
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("mlp", CHOICES["mlp"])
 @pytest.mark.parametrize("positions", CHOICES["positions"])
-@pytest.mark.parametrize(("norm", "place"), list(itertools.product(CHOICES["norm"], CHOICES["norm_position"])))
+@pytest.mark.parametrize(
+    ("norm", "place"), list(itertools.product(CHOICES["norm"], CHOICES["norm_position"]))
+)
 def test_logits_are_those_of_the_model_to_the_bit(norm, place, positions, mlp, rows):
     model = make(norm=norm, norm_position=place, positions=positions, mlp=mlp, bias=rows == 1)
     assert can_line_up(model)
@@ -80,7 +82,9 @@ def test_shared_heads_and_normed_queries_are_equal_too(n_kv_heads, qk_norm, posi
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("changes", [{}, dict(tied_embeddings=False), dict(tied_embeddings=True, dropout=0.3)])
+@pytest.mark.parametrize(
+    "changes", [{}, dict(tied_embeddings=False), dict(tied_embeddings=True, dropout=0.3)]
+)
 def test_presets_are_equal(preset, changes, device):
     model = make(preset, **changes).to(device)
     assert can_line_up(model)
@@ -112,7 +116,7 @@ def test_the_whole_text_gives_the_same_logits(preset):
     model = make(preset).double()
     text = ids(2, CONTEXT)
     logits, step = start_decoding(model, text[:, :4])
-    steps = [logits, *(step(text[:, i : i + 1]) for i in range(4, CONTEXT))]
+    steps = [logits, *(step(text[:, i]) for i in range(4, CONTEXT))]
     with torch.no_grad():
         torch.testing.assert_close(torch.stack(steps, dim=1), model(text)[:, 3:])
 
@@ -174,16 +178,16 @@ def test_autocast_goes_the_long_way():
 def test_a_full_context_is_an_error():
     for model in (make(), make(logit_cap=1.0)):
         _, step = start_decoding(model, ids(1, CONTEXT - 1))
-        step(ids(1, 1))
+        step(ids(1, 1)[0])
         with pytest.raises(ValueError, match="context of 11"):
-            step(ids(1, 1))
+            step(ids(1, 1)[0])
 
 
 def test_logits_of_one_step_are_not_overwritten_by_the_next():
     _, step = start_decoding(make(), ids())
-    first = step(ids(2, 1))
+    first = step(ids(2, 1)[:, 0])
     kept = first.clone()
-    step(ids(2, 1, seed=5))
+    step(ids(2, 1, seed=5)[:, 0])
     assert torch.equal(first, kept)
 
 
@@ -200,7 +204,10 @@ def test_weights_changed_between_two_tokens_count():
 @pytest.mark.parametrize("options", [dict(temperature=0), dict(seed=0)])
 def test_written_tokens_can_be_trained_on(options):
     model = make()
-    for written in (torch.stack(list(stream(model, ids(), 4, **options)), 1), generate(model, ids(), 4, **options)):
+    for written in (
+        torch.stack(list(stream(model, ids(), 4, **options)), 1),
+        generate(model, ids(), 4, **options),
+    ):
         assert not written.is_inference()
         model(written).sum().backward()
     assert all(not parameter.is_inference() for parameter in model.parameters())

@@ -102,6 +102,29 @@ def test_steps_equal_hand_written_ones_with_torchs_adamw(clip):
     assert next(steps, None) is None
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_default_optimizer_takes_the_steps_of_the_one_written_by_hand(accumulate):
+    default, by_hand = make_model(), make_model()
+    optimizer = AdamW(parameter_groups(by_hand, 0.3), lr=5e-3, betas=(0.8, 0.9))
+    options = dict(steps=20, accumulate=accumulate, schedule=warmup_cosine(20, 5))
+    a = list(train(default, make_batches(4), lr=5e-3, weight_decay=0.3, betas=(0.8, 0.9), **options))
+    b = list(train(by_hand, make_batches(4), optimizer=optimizer, **options))
+    np.testing.assert_allclose([s.loss for s in a], [s.loss for s in b], rtol=1e-5)
+    np.testing.assert_allclose([s.grad_norm for s in a], [s.grad_norm for s in b], rtol=1e-3)
+    for p, q in zip(default.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(p, q, atol=1e-4, rtol=1e-3)
+
+
+def test_parameters_that_are_frozen_stay_and_one_group_may_be_empty():
+    model = make_model(bias=False)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("mlp" in name and parameter.dim() == 2)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    list(train(model, make_batches(2), steps=2))
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
+
+
 def test_a_given_optimizer_is_used_and_its_learning_rate_scheduled():
     batches = make_batches(2)
     model, before = make_model(), make_model()
@@ -224,6 +247,42 @@ def test_gradients_of_parameters_outside_the_optimizer_do_not_pile_up():
     assert norms == pytest.approx([norms[0]] * 4)
 
 
+# ---- label smoothing ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("parts", [1, 4])
+def test_gradients_of_smoothed_labels_equal_torchs(smoothing, parts):
+    inputs, targets = uneven()
+    micro_batches = list(zip(inputs.chunk(parts), targets.chunk(parts), strict=True))
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    mine, theirs = make_model(), make_model()
+    loss, counted = accumulate_gradients(
+        mine, micro_batches, torch.device("cpu"), torch.float32, scaler, smoothing
+    )
+    logits, options = theirs(inputs).flatten(0, 1), dict(ignore_index=IGNORE)
+    F.cross_entropy(logits, targets.flatten(), label_smoothing=smoothing, **options).backward()
+    assert counted == int((targets != IGNORE).sum())
+    assert loss == pytest.approx(F.cross_entropy(logits, targets.flatten(), **options).item(), abs=1e-6)
+    for p, q in zip(mine.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, atol=1e-6, rtol=1e-5)
+
+
+def test_smoothing_keeps_a_doubt_and_the_reported_loss_says_how_much():
+    ids = torch.arange(T + 1).repeat(4, 1)
+    batches, e = [(ids[:, :-1], ids[:, 1:])], 0.2
+    losses = [s.loss for s in train(make_model(), batches, steps=300, lr=1e-2, label_smoothing=e)]
+    assert losses[0] == pytest.approx(plain_loss(make_model(), *batches[0]).item(), abs=1e-5)
+    assert losses[-1] == pytest.approx(-math.log(1 - e + e / V), abs=0.01)  # the best that it aims at
+    assert next(train(make_model(), batches, steps=1)).loss == losses[0]
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, 2.0, math.nan])
+def test_label_smoothing_out_of_range_is_an_error(smoothing):
+    with pytest.raises(ValueError, match=r"label_smoothing=.*must be in \[0, 1\)"):
+        next(train(make_model(), make_batches(1), steps=1, label_smoothing=smoothing))
+
+
 # ---- exact resume ---------------------------------------------------------------------------
 
 
@@ -239,6 +298,17 @@ def run(path, steps, model_seed=0, random_seed=7, stop_at=None, **options):
         if step.step == stop_at:
             break
     return losses, model
+
+
+def test_a_checkpoint_of_the_hand_written_optimizer_resumes_with_it(tmp_path):
+    def hand_run(steps):
+        model = make_model()
+        options = dict(optimizer=AdamW(parameter_groups(model, 0.1)), checkpoint=tmp_path / f"{steps % 2}.pt")
+        return [s.loss for s in train(model, make_token_batches(), steps=steps, resume=True, **options)]
+
+    whole = hand_run(9)
+    (tmp_path / "1.pt").unlink()
+    assert hand_run(3) + hand_run(9) == whole
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -293,8 +363,8 @@ def test_an_interrupt_by_hand_loses_nothing(tmp_path, monkeypatch, place):
     elif place == "the evaluation":
         options |= dict(evaluate=interrupt, eval_every=1)
     else:  # half of the parameters may have moved: only the last checkpoint is whole
-        step = AdamW.step
-        monkeypatch.setattr(AdamW, "step", lambda self: (interrupt(), step(self)))
+        step = torch.optim.AdamW.step
+        monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: (interrupt(), step(self)))
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts.pt", 20, **options)
     monkeypatch.undo()

@@ -53,8 +53,9 @@ class Result:
 
     def cells(self) -> list[str]:
         """Return the cells of the table: what, ours, theirs, ratio, spread, verdict."""
-        spread = f"{min(self.ratios):.2f}-{max(self.ratios):.2f}"
-        ratio = f"{median(self.ratios):.2f}"
+        digits = 2 if median(self.ratios) >= 0.1 else 4
+        spread = f"{min(self.ratios):.{digits}f}-{max(self.ratios):.{digits}f}"
+        ratio = f"{median(self.ratios):.{digits}f}"
         return [self.what, self.show(self.ours), self.show(self.theirs), ratio, spread, self.verdict]
 
 

@@ -75,9 +75,10 @@ def train(
     `label_smoothing=e` trains towards 1 - e on the target and e spread over all tokens, so that no
     logit need grow without end (Szegedy et al. 2015, arXiv:1512.00567, sec. 7). `dtype` is the
     precision of matrix products (float16 adds loss scaling). `evaluate(model)` runs every
-    `eval_every` steps and after the last. `checkpoint` is written every `checkpoint_every` steps, after the last, and when you stop or interrupt it;
-    `resume=True` goes on from it, if it is there: exactly, where `batches` has a `state_dict`, as
-    TokenBatches has; another source starts again from its beginning.
+    `eval_every` steps and after the last. `checkpoint` is written every `checkpoint_every` steps,
+    after the last, and when you stop or interrupt it; `resume=True` goes on from it, if it is
+    there: exactly, where `batches` has a `state_dict`, as TokenBatches has; another source starts
+    again from its beginning.
 
     Raises ValueError for bad arguments, FloatingPointError when the loss or a gradient is not finite.
 

@@ -163,7 +163,7 @@ def check_shift(f):
 def check_sooner(answer):
     """Take 60 s / 3 s; name the usual slips."""
     value = number(answer)
-    if abs(value - 20) < 0.5:
+    if abs(value - 20) < 0.05:
         return "60 s against 3 s. The same quality decides when to stop the clock, not the end of the runs."
     slips = {
         25.0: "You divided the lengths of the whole runs, 100 s by 4 s: but they end at different losses.",

@@ -72,15 +72,16 @@ def line_up(model: GPT, caches: list[KVCache]) -> Function:
     tokens, scale = model.token_embedding.weight, math.sqrt(config.d_model)
     table = model.position_embedding.weight if config.positions == "learned" else None
     table = model.position_table if config.positions == "sinusoidal" else table
-    blocks = [block_step(block, cache) for block, cache in zip(model.blocks, caches, strict=True)]
-    final_norm, unembedding = norm_step(model.final_norm), linear_step(model.unembedding)
+    one = len(caches[0].k) == 1  # a batch of one runs as a vector, x (C,)
+    blocks = [block_step(block, cache, one) for block, cache in zip(model.blocks, caches, strict=True)]
+    final_norm, unembedding = norm_step(model.final_norm), linear_step(model.unembedding, one)
 
     @torch.inference_mode()
     def step(new: Tensor) -> Tensor:
         nonlocal position
         if position == config.context_length:
             raise ValueError(f"the context of {position} tokens is full: start again with fewer")
-        x, rotary = F.embedding(new, tokens), None  # (B, C)
+        x, rotary = F.embedding(new[0] if one else new, tokens), None  # (B, C), or (C,) for one
         if config.scaled_embeddings:
             x = x * scale
         if table is not None:
@@ -90,14 +91,15 @@ def line_up(model: GPT, caches: list[KVCache]) -> Function:
         for block in blocks:
             x = block(x, position, rotary)
         position += 1
-        return unembedding(final_norm(x))
+        logits = unembedding(final_norm(x))
+        return logits[None] if one else logits
 
     return step
 
 
-def block_step(block: Block, cache: KVCache) -> Callable:
+def block_step(block: Block, cache: KVCache, one: bool) -> Callable:
     """Return the block for one position: a function of x (B, C), its position, and (cos, sin)."""
-    attention, mlp = attention_step(block.attention, cache), mlp_step(block.mlp)
+    attention, mlp = attention_step(block.attention, cache, one), mlp_step(block.mlp, one)
     attention_norm, mlp_norm = norm_step(block.attention_norm), norm_step(block.mlp_norm)
 
     def before(x, position, rotary):
@@ -111,7 +113,7 @@ def block_step(block: Block, cache: KVCache) -> Callable:
     return before if block.pre_norm else after
 
 
-def attention_step(layer: MultiHeadAttention, cache: KVCache) -> Callable:
+def attention_step(layer: MultiHeadAttention, cache: KVCache, one: bool) -> Callable:
     """Return attention for one position; it writes the new key and value behind those in `cache`."""
     B, n_kv_heads, context_length, D = cache.k.shape
     H, shared = layer.n_heads, layer.n_heads > n_kv_heads
@@ -120,10 +122,11 @@ def attention_step(layer: MultiHeadAttention, cache: KVCache) -> Callable:
     for mine, theirs in ((keys, cache.k), (values, cache.v)):
         mine[:, :, : cache.length] = theirs[:, :, : cache.length]
     row = kept.new_empty(B, (H + 2 * n_kv_heads) * D)  # the projection always lands here
+    row, shape = (row[0], (H * D,)) if one else (row, (B, H * D))
     heads = row.view(B, -1, 1, D)
     q, k, turning = heads[:, :H], heads[:, H : H + n_kv_heads], heads[:, : H + n_kv_heads]
     new = heads[:, H:]  # key and value, to be kept
-    qkv, out = linear_step(layer.qkv, row), linear_step(layer.out)
+    qkv, out = linear_step(layer.qkv, one, row), linear_step(layer.out, one)
     normed = isinstance(layer.q_norm, nn.RMSNorm)
     q_norm, k_norm = norm_step(layer.q_norm), norm_step(layer.k_norm)
 
@@ -135,14 +138,14 @@ def attention_step(layer: MultiHeadAttention, cache: KVCache) -> Callable:
             turning.copy_(apply_rotary(turning, *rotary))
         kept.narrow(2, position, 1).copy_(new)
         past = keys.narrow(2, 0, position + 1), values.narrow(2, 0, position + 1)
-        return out(F.scaled_dot_product_attention(q, *past, enable_gqa=shared).reshape(B, -1))
+        return out(F.scaled_dot_product_attention(q, *past, enable_gqa=shared).reshape(shape))
 
     return step
 
 
-def mlp_step(mlp: MLP) -> Function:
+def mlp_step(mlp: MLP, one: bool) -> Function:
     """Return the MLP for x (B, C)."""
-    up, down, kind = linear_step(mlp.up), linear_step(mlp.down), mlp.kind
+    up, down, kind = linear_step(mlp.up, one), linear_step(mlp.down, one), mlp.kind
 
     def swiglu(hidden: Tensor) -> Tensor:
         gate, hidden = hidden.chunk(2, dim=-1)
@@ -169,10 +172,13 @@ def norm_step(norm: nn.Module) -> Function:
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
-def linear_step(layer: nn.Linear, out: Tensor | None = None) -> Function:
-    """Return x (B, in) -> (B, out) as a function; with `out`, the result is written there."""
-    weight, bias = layer.weight.detach().t(), layer.bias
+def linear_step(layer: nn.Linear, one: bool, out: Tensor | None = None) -> Function:
+    """Return x (B, in) -> (B, out), or (in,) -> (out,) for one, as a function that may write to `out`."""
+    weight, bias = layer.weight.detach(), layer.bias
+    turned = weight.t()
     if bias is None:
-        return lambda x: torch.mm(x, weight, out=out)
+        return (lambda x: torch.mv(weight, x, out=out)) if one else lambda x: torch.mm(x, turned, out=out)
     bias = bias.detach()  # torch writes to `out` only where no gradient is wanted
-    return lambda x: torch.addmm(bias, x, weight, out=out)
+    if one:
+        return lambda x: torch.addmv(bias, weight, x, out=out)
+    return lambda x: torch.addmm(bias, x, turned, out=out)

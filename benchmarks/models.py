@@ -1,14 +1,19 @@
 """Training and generation against transformers, with models of the same weights."""
 
 import copy
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.measure import Result, alternate, per_call
+from llmcourse.compress.accounting import flops_per_token, measure_matmul_peak
 from llmcourse.data.batches import TokenBatches
 from llmcourse.generate import generate
 from llmcourse.model import GPT, ModelConfig
@@ -20,6 +25,24 @@ SIZES = {
     "training, small": (12, ModelConfig.gpt2(256, context_length=64)),
     "training, as in chapter 03c": (4, ModelConfig.gpt2(2048, context_length=128, n_layers=2)),
 }
+
+
+MEMORY_STEPS = WARM_UP + 3
+MEMORY = ModelConfig.gpt2(2048, context_length=128, d_model=384, n_heads=6, n_layers=6)
+
+
+@dataclass(frozen=True)
+class Memory(Result):
+    """A line about megabytes instead of seconds."""
+
+    @property
+    def verdict(self) -> str:
+        """Say who needs less, if all rounds agree on it."""
+        return super().verdict.replace("faster", "smaller").replace("slower", "larger")
+
+    def show(self, megabytes: list[float]) -> str:
+        """Return the median as text."""
+        return f"{median(megabytes):.0f} MB"
 
 
 def seconds_a_step(stamps: list[float]) -> float:
@@ -58,17 +81,29 @@ def training(rounds: int) -> Iterator[Result]:
             return trainer_seconds(copy.deepcopy(start), windows, batch_size)
 
         note = f"{start.n_parameters() / 1e6:.1f} M parameters, {batch_size} x {config.context_length} tokens"
-        note += " a step; each with its own AdamW (theirs is fused) and its own data path"
-        seconds = alternate(ours, theirs, rounds)
-        yield Result("training", what, *seconds, note, batch_size * config.context_length, "tokens")
+        note += " a step, both with torch's fused AdamW, each with its own data path; goal 0.80"
+        tokens = batch_size * config.context_length
+        yield Result("training", what, *alternate(ours, theirs, rounds), note, tokens, "tokens")
+
+        def peak(tokens=tokens, config=config):
+            return tokens * flops_per_token(config, causal=True) / measure_matmul_peak(seconds=0.2)
+
+        seconds, ideal = alternate(ours, peak, rounds)
+        share = median(b / a for a, b in zip(seconds, ideal, strict=True))
+        note = f"theirs is a product of 1024 x 1024 matrices, and nothing else: {share:.0%} of its FLOP/s"
+        yield Result("training", f"{what}, FLOP/s", seconds, ideal, note, tokens, "tokens")
+    megabytes = [(peak_megabytes("ours"), peak_megabytes("theirs")) for _ in range(3)]
+    note = f"{GPT(MEMORY).n_parameters() / 1e6:.1f} M parameters, 8 x 128 tokens a step; the peak of a"
+    note += " process of its own, less what it held with the model built, 3 rounds"
+    yield Memory("training", "training, peak memory", *map(list, zip(*megabytes, strict=True)), note)
 
 
-def trainer_seconds(model, windows, batch_size: int) -> float:
-    """Train with transformers' Trainer and return the seconds of a step."""
+def trainer_seconds(model, windows, batch_size: int, steps: int = WARM_UP + STEPS) -> float:
+    """Train with transformers' Trainer and return the seconds of a step, for the usual `steps`."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
-            max_steps=WARM_UP + STEPS,
+            max_steps=steps,
             per_device_train_batch_size=batch_size,
             learning_rate=LR,
             lr_scheduler_type="constant",
@@ -80,7 +115,7 @@ def trainer_seconds(model, windows, batch_size: int) -> float:
             disable_tqdm=True,
             save_strategy="no",
             eval_strategy="no",
-            logging_steps=WARM_UP + STEPS,
+            logging_steps=steps,
             dataloader_num_workers=0,
             dataloader_pin_memory=False,
         )
@@ -89,6 +124,29 @@ def trainer_seconds(model, windows, batch_size: int) -> float:
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     return seconds_a_step(clock.stamps)
+
+
+def peak_megabytes(side: str) -> float:
+    """Train in a process of its own and return by how many megabytes its peak grew."""
+    command = [sys.executable, "-m", "benchmarks.models", side, str(torch.get_num_threads())]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def train_and_print_the_peak(side: str) -> None:
+    """Do a few steps of training and print the growth of this process's peak in megabytes."""
+    import resource  # not on Windows
+
+    torch.manual_seed(0)
+    model, token_ids = GPT(MEMORY), torch.randint(MEMORY.vocab_size, (100_000,))
+    model = to_transformers(model) if side == "theirs" else model
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if side == "theirs":
+        rows = token_ids[: len(token_ids) // 128 * 128].view(-1, 128)
+        trainer_seconds(model, [dict(input_ids=row, labels=row) for row in rows], 8, MEMORY_STEPS)
+    else:
+        list(train(model, TokenBatches(token_ids, 8, 128), steps=MEMORY_STEPS, lr=LR))
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit)
 
 
 def generation(rounds: int) -> Iterator[Result]:
@@ -114,8 +172,13 @@ def generation(rounds: int) -> Iterator[Result]:
     assert torch.equal(tokens, uncached()), "the cache changed the tokens"
     assert torch.equal(tokens, theirs()), "transformers wrote other tokens"
     a, b = per_call(cached), per_call(theirs)
-    note = "the same tokens; this small, Python calls cost more than arithmetic, and ours makes fewer"
+    note = "the same tokens; this small, calls cost more than arithmetic, and ours makes fewer; goal 0.25"
     yield Result("generation", "generation, cached", *alternate(a, b, rounds), note, new, "tokens")
-    note = "theirs is ours without the cache: what storing keys and values saves over 256 tokens"
+    note = "theirs is ours without the cache: what it saves over 256 tokens; goal 0.10"
     seconds = alternate(a, per_call(uncached), rounds)
     yield Result("generation", "generation, cache against none", *seconds, note, new, "tokens")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(sys.argv[2]))
+    train_and_print_the_peak(sys.argv[1])

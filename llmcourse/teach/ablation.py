@@ -92,18 +92,3 @@ def effects_figure(groups: dict[str, list[Effect]], limit: float = 0.3):
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.legend(frameon=False, loc="lower right")
     return axis
-
-
-def first_seconds(seconds: list[float], losses: list[float], target: float) -> float | None:
-    """Return when a curve first reaches `target`, between its points on a straight line; else None.
-
-    >>> first_seconds([0, 10, 20], [4.0, 2.0, 1.0], target=1.5)
-    15.0
-    """
-    for i, loss in enumerate(losses):
-        if loss <= target:
-            if i == 0:
-                return float(seconds[0])
-            share = (losses[i - 1] - target) / (losses[i - 1] - loss)
-            return seconds[i - 1] + share * (seconds[i] - seconds[i - 1])
-    return None

@@ -79,13 +79,13 @@ def race(rounds: int) -> Iterator[Result]:
     fast, theirs, strong = rows["fast"], rows["nanogpt"], rows["strong"]
     under = sum(row["loss"] < target for row in fast)
     note = (
-        f"{under} of {len(fast)} fresh seeds end below the recipe's mean of {target:.3f} "
+        f"one thread; {under} of {len(fast)} fresh seeds end below the recipe's mean of {target:.3f} "
         f"(ours {mean(row['loss'] for row in fast):.3f}); theirs: nanoGPT's CPU recipe in the same loop"
     )
     for what, column in (("race, training", "training_seconds"), ("race, whole command", "seconds")):
         yield Result("race", what, [r[column] for r in fast], [r[column] for r in theirs], note)
     note = (
-        f"{strong[0]['parameters']:,} parameters end at {mean(row['loss'] for row in strong):.3f} "
+        f"one thread; {strong[0]['parameters']:,} parameters end at {mean(row['loss'] for row in strong):.3f} "
         f"({min(row['loss'] for row in strong):.3f}-{max(row['loss'] for row in strong):.3f}), "
         f"the recipe's {theirs[0]['parameters']:,} at {target:.3f}"
     )

@@ -83,6 +83,19 @@ def scaled_dot_product_attention(
     return (output, weights) if return_weights else output
 
 
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, *options, **more) -> Tensor:
+    """Return what torch's fused kernel makes of q, k, v; its arguments, its errors.
+
+    In training on a CPU it works in float32, whatever the layers do: its backward pass is slower
+    in bfloat16 there, for short rows three to five times (see benchmarks).
+    """
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
+        with torch.autocast("cpu", enabled=False):
+            y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), *options, **more)
+        return y.to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, *options, **more)
+
+
 class KVCache:
     """Keys and values of the positions seen so far, for one layer; memory is taken once.
 
@@ -191,6 +204,6 @@ class MultiHeadAttention(nn.Module):
             y, weights = scaled_dot_product_attention(q, k, v, mask, is_causal, return_weights=True)
         else:
             dropout = self.dropout if self.training else 0.0
-            y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, enable_gqa=group > 1)
+            y = fused_attention(q, k, v, mask, dropout, is_causal, enable_gqa=group > 1)
         y = self.out(y.transpose(1, 2).reshape(B, T, C))  # heads side by side again
         return (y, weights) if return_weights else y

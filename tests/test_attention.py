@@ -301,6 +301,35 @@ def test_impossible_heads_name_the_numbers_and_the_remedy(options, message):
         MultiHeadAttention(**options)
 
 
+@pytest.mark.parametrize("n_kv_heads", [1, 4])
+def test_training_in_bfloat16_has_the_gradients_of_float32(n_kv_heads):
+    torch.manual_seed(0)
+    layer = MultiHeadAttention(d_model=32, n_heads=4, n_kv_heads=n_kv_heads)
+    x, rotary = torch.randn(2, 9, 32), rotary_angles(9, 8)
+    gradients = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            y = layer(x, is_causal=True, rotary=rotary)
+        assert y.dtype == dtype
+        layer.zero_grad()
+        y.float().square().sum().backward()
+        gradients[dtype] = torch.cat([p.grad.flatten() for p in layer.parameters()])
+    exact, rounded = gradients.values()
+    assert 0 < (rounded - exact).norm() < 0.01 * exact.norm()  # bfloat16 keeps 8 bits
+
+
+def test_training_in_bfloat16_calls_the_kernel_in_float32(monkeypatch):
+    seen, kernel = [], F.scaled_dot_product_attention
+    spy = lambda q, *rest, **options: (seen.append(q.dtype), kernel(q, *rest, **options))[1]  # noqa: E731
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    layer, x = MultiHeadAttention(d_model=8, n_heads=2), torch.randn(1, 3, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x, is_causal=True)
+        with torch.no_grad():
+            layer(x, is_causal=True)
+    assert seen == [torch.float32, torch.bfloat16]  # without gradients bfloat16 is the faster
+
+
 @pytest.mark.parametrize("return_weights", [False, True])
 def test_layer_refuses_two_masks(return_weights):
     layer = MultiHeadAttention(d_model=8, n_heads=2)

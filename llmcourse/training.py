@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from llmcourse.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from llmcourse.data.batches import IGNORE
+from llmcourse.losses import cross_entropy
 from llmcourse.optim import parameter_groups
 from llmcourse.runtime import someone_is_watching
 from llmcourse.schedules import Schedule, constant
@@ -177,10 +178,12 @@ def accumulate_gradients(
     for inputs, targets in micro_batches:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             logits = model(inputs.to(device)).flatten(0, 1)  # (B·T, V)
-        options = dict(target=targets.to(device).flatten(), ignore_index=IGNORE, reduction="sum")
-        loss = F.cross_entropy(logits.float(), label_smoothing=label_smoothing, **options)
+        logits, targets = logits.float(), targets.to(device).flatten()
+        loss = plain = cross_entropy(logits, targets, IGNORE)
+        if label_smoothing:
+            options = dict(ignore_index=IGNORE, reduction="sum", label_smoothing=label_smoothing)
+            loss = F.cross_entropy(logits, targets, **options)
         scaler.scale(loss / counted).backward()
-        plain = F.cross_entropy(logits.detach().float(), **options) if label_smoothing else loss
         total += plain.detach()
     return total.item() / counted, counted
 

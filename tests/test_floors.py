@@ -13,6 +13,7 @@ FLOORS = [  # a module may import modules of its own floor or below, never above
         "attention",
         "optim",
         "schedules",
+        "losses",
         "bpe",
         "tokenizer",
         "ngrams",

@@ -81,10 +81,12 @@ def orthogonalize(matrices: Tensor, steps: int = 5, coefficients=(3.4445, -4.775
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.mT  # the smaller product is the cheaper one
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # singular values at most 1
+    x = x.flatten(end_dim=-3) if x.dim() > 2 else x[None]  # (N, R, C)
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.mT
+        gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b·G + c·G·G
+        x = torch.baddbmm(x, gram, x, beta=a)  # a·X + (b·G + c·G·G)·X, where G = X·Xᵀ
+    return (x if wide else x.mT).view(matrices.shape)
 
 
 class Muon(torch.optim.Optimizer):
@@ -92,8 +94,8 @@ class Muon(torch.optim.Optimizer):
 
     For the matrices inside the blocks; embeddings, the unembedding and vectors stay with AdamW
     (see `muon_and_adamw`). Each step is equal to `torch.optim.Muon` (Nesterov momentum; tall
-    matrices move sqrt(R / C) further), which works in bfloat16. Matrices of one shape are
-    handled together. Raises ValueError for a bad option or a parameter that is no matrix.
+    matrices move sqrt(R / C) further), which works with dtype=torch.bfloat16: the precision of the
+    products here. Matrices of one shape are handled together. Raises ValueError for a bad option or a parameter that is no matrix.
 
     >>> w = nn.Parameter(torch.zeros(2, 2)); w.grad = torch.tensor([[5.0, 0.0], [0.0, 1.0]])
     >>> Muon([w], lr=1.0).step(); (w.diagonal() < -0.6).tolist()  # 5 times the gradient, as far
@@ -102,13 +104,13 @@ class Muon(torch.optim.Optimizer):
     Source: Jordan et al. 2024 (as above); weight decay: Liu et al. 2025, arXiv:2502.16982, eq. 3.
     """
 
-    def __init__(self, params, lr=0.02, momentum=0.95, weight_decay=0.1):
+    def __init__(self, params, lr=0.02, momentum=0.95, weight_decay=0.1, dtype=torch.float32):
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             if value < 0:
                 raise ValueError(f"{name}={value}: must not be negative")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum}: must be in [0, 1), for example 0.95")
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, dtype=dtype))
         for p in (p for group in self.param_groups for p in group["params"]):
             if p.dim() != 2:
                 raise ValueError(f"a parameter of shape {tuple(p.shape)} is no matrix: give it to AdamW")
@@ -125,7 +127,8 @@ class Muon(torch.optim.Optimizer):
                 ahead = p.grad.lerp(mean, momentum)  # Nesterov: where the mean is going
                 by_shape.setdefault(tuple(p.shape), []).append((p, ahead))
             for (R, C), pairs in by_shape.items():
-                updates = orthogonalize(torch.stack([ahead for _, ahead in pairs]))  # (N, R, C)
+                ahead = torch.stack([ahead for _, ahead in pairs]).to(group["dtype"])  # (N, R, C)
+                updates = orthogonalize(ahead)
                 for (p, _), update in zip(pairs, updates, strict=True):
                     p.mul_(1 - lr * group["weight_decay"])
                     p.add_(update, alpha=-lr * max(1, R / C) ** 0.5)
@@ -158,15 +161,21 @@ class Together:
 
 
 def muon_and_adamw(
-    model: nn.Module, muon_lr=0.02, adamw_lr=3e-3, momentum=0.95, betas=(0.9, 0.99), weight_decay=0.0
+    model: nn.Module,
+    muon_lr=0.02,
+    adamw_lr=3e-3,
+    momentum=0.95,
+    betas=(0.9, 0.99),
+    weight_decay=0.0,
+    dtype=torch.float32,
 ) -> Together:
     """Return Muon for the matrices in `model.blocks`, AdamW for all else, as one optimizer.
 
-    `weight_decay` is for those matrices and the unembedding; embeddings and vectors do not decay.
+    `weight_decay` is for those matrices and the unembedding; embeddings and vectors do not decay. `dtype` is the precision of Muon's products.
     """
     hidden, others = hidden_and_other_groups(model, weight_decay)
     adamw = torch.optim.AdamW(others, lr=adamw_lr, betas=betas, fused=True)
-    return Together(Muon([hidden], muon_lr, momentum), adamw)
+    return Together(Muon([hidden], muon_lr, momentum, dtype=dtype), adamw)
 
 
 def hidden_and_other_groups(model: nn.Module, weight_decay: float) -> tuple[dict, list[dict]]:

@@ -91,4 +91,4 @@ class TokenShift(nn.Module):
 
     def forward(self, x: Tensor, memory: dict | None = None, name: str = "") -> Tensor:
         """Map (B, T, C) to (B, T, C); `memory` keeps the last position under `name`."""
-        return x + self.weight * shift(x, 1, memory, name)
+        return torch.addcmul(x, self.weight, shift(x, 1, memory, name))

@@ -203,21 +203,23 @@ def test_orthogonalize_ignores_the_size_and_turns_with_its_input():
         orthogonalize(torch.zeros(3))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(12, 12), (8, 24), (24, 8)])
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch older than 2.9")
-def test_twenty_steps_of_muon_equal_torch_up_to_its_bfloat16(shape):
+def test_twenty_steps_of_muon_equal_torch_up_to_its_bfloat16(shape, dtype):
     torch.manual_seed(0)
     start = torch.randn(shape)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     options = dict(lr=0.02, momentum=0.9, weight_decay=0.1)
-    pairs = (ours, Muon([ours], **options)), (theirs, torch.optim.Muon([theirs], **options))
+    pairs = (ours, Muon([ours], **options, dtype=dtype)), (theirs, torch.optim.Muon([theirs], **options))
     for step in range(20):
         gradient = torch.randn(shape, generator=torch.Generator().manual_seed(step))
         for parameter, optimizer in pairs:
             parameter.grad = gradient.clone()
             optimizer.step()
     moved = (theirs - start).norm()
-    assert (ours - theirs).norm() < 0.02 * moved  # bfloat16 keeps 8 bits
+    limit = 0.02 if dtype == torch.float32 else 0.002  # bfloat16 keeps 8 bits; both in it agree better
+    assert (ours - theirs).norm() < limit * moved
 
 
 def test_muon_handles_equal_shapes_together_as_it_would_apart():

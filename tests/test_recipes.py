@@ -6,7 +6,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from llmcourse.data.batches import TokenBatches
 from llmcourse.optim import Muon, Together
-from llmcourse.recipes import FAST, NANOGPT, PLAIN, Recipe, follow
+from llmcourse.recipes import FAST, NANOGPT, PLAIN, STRONG, Recipe, follow
 from llmcourse.schedules import warmup_cosine
 from llmcourse.training import train
 
@@ -29,8 +29,9 @@ def test_the_recipe_is_the_documented_one():
     assert NANOGPT.build(65, 0).n_parameters() == theirs.num_parameters() - biases
 
 
-def test_the_fence_holds_for_the_fast_recipe():
-    model = FAST.build(80, 0)
+@pytest.mark.parametrize("recipe", [FAST, STRONG])
+def test_the_fence_holds_for_our_recipes(recipe):
+    model = recipe.build(80, 0)
     assert model.n_parameters() < NANOGPT.build(80, 0).n_parameters()
     assert model.config.context_length == NANOGPT.config["context_length"]
     assert not model.config.bigram_table
@@ -84,3 +85,18 @@ def test_a_muon_recipe_trains_with_muon_and_repeats():
     assert seen == [4] * 6
     assert first == losses(recipe)
     assert isinstance(Together(Muon([torch.nn.Parameter(torch.eye(2))])).param_groups, list)
+
+
+def test_two_batches_a_step_read_as_much_as_one_of_twice_the_size():
+    for recipe in (TINY.change(accumulate=2), TINY.change(batch_size=2 * TINY.batch_size)):
+        *_, last = follow(recipe, recipe.build(20, 3), IDS, 3)
+        assert last.tokens == 6 * 2 * TINY.batch_size * 16
+
+
+def test_products_in_bfloat16_change_the_losses_a_little():
+    exact, rounded = (
+        losses(TINY.change(muon_lr=0.02)),
+        losses(TINY.change(muon_lr=0.02, dtype=torch.bfloat16)),
+    )
+    assert exact != rounded
+    assert rounded == pytest.approx(exact, abs=0.02)

@@ -17,7 +17,7 @@ from llmcourse.checkpoint import check_config, load_checkpoint, save_checkpoint
 from llmcourse.data.batches import IGNORE, TokenBatches
 from llmcourse.evaluation import evaluate_loss
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.optim import AdamW, parameter_groups
+from llmcourse.optim import AdamW, muon_and_adamw, parameter_groups
 from llmcourse.schedules import warmup_cosine
 from llmcourse.tensorboard_logs import log_steps, read_scalars
 from llmcourse.training import accumulate_gradients, train
@@ -300,11 +300,12 @@ def run(path, steps, model_seed=0, random_seed=7, stop_at=None, **options):
     return losses, model
 
 
-def test_a_checkpoint_of_the_hand_written_optimizer_resumes_with_it(tmp_path):
+@pytest.mark.parametrize("make", [lambda model: AdamW(parameter_groups(model, 0.1)), muon_and_adamw])
+def test_a_checkpoint_of_a_hand_written_optimizer_resumes_with_it(tmp_path, make):
     def hand_run(steps):
         model = make_model()
-        options = dict(optimizer=AdamW(parameter_groups(model, 0.1)), checkpoint=tmp_path / f"{steps % 2}.pt")
-        return [s.loss for s in train(model, make_token_batches(), steps=steps, resume=True, **options)]
+        options = dict(optimizer=make(model), checkpoint=tmp_path / f"{steps % 2}.pt", resume=True)
+        return [s.loss for s in train(model, make_token_batches(), steps=steps, **options)]
 
     whole = hand_run(9)
     (tmp_path / "1.pt").unlink()

@@ -14,6 +14,7 @@ from llmcourse.runtime import atomic_write
 
 GROUPS = {
     "attention": layers.attention,
+    "loss": layers.loss,
     "optimizer": layers.optimizer,
     "training": models.training,
     "generation": models.generation,

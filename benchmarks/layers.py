@@ -2,14 +2,16 @@
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.measure import Result, alternate, per_call
 from llmcourse.attention import MultiHeadAttention, scaled_dot_product_attention
-from llmcourse.optim import AdamW, parameter_groups
+from llmcourse.losses import cross_entropy
+from llmcourse.optim import AdamW, Muon, hidden_and_other_groups, parameter_groups
 from llmcourse.pretrained import load_course_model
 
 
@@ -48,6 +50,45 @@ def attention(rounds: int) -> Iterator[Result]:
     note = "the same fused kernel below; torch.nn.MultiheadAttention copies more tensors around it"
     yield Result("attention", "attention layer", *alternate(a, b, rounds), note)
 
+    x = torch.randn(20, 64, 128, requires_grad=True)  # the strong recipe of chapter 5c
+    layer = MultiHeadAttention(128, 4)
+    twin = copy.deepcopy(layer)
+    twin.forward = partial(attend_in_bfloat16, twin)
+
+    def train_in_bfloat16(layer):
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            y = layer(x, is_causal=True)
+        y.float().square().sum().backward()
+        return layer.qkv.weight.grad
+
+    gradients = train_in_bfloat16(layer), train_in_bfloat16(twin)
+    assert (gradients[0] - gradients[1]).norm() < 0.02 * gradients[0].norm(), "the gradients differ"
+    a, b = (per_call(partial(train_in_bfloat16, part), 5) for part in (layer, twin))
+    note = "the same layer; ours calls the fused kernel in float32, theirs in bfloat16 as autocast does"
+    yield Result("attention", "attention layer, in bfloat16", *alternate(a, b, rounds), note)
+
+
+def attend_in_bfloat16(layer: MultiHeadAttention, x: Tensor, is_causal: bool) -> Tensor:
+    """Return what the layer does when it hands bfloat16 to torch's kernel."""
+    q, k, v = layer.split_heads(x)
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+    return layer.out(y.transpose(1, 2).flatten(2))
+
+
+def loss(rounds: int) -> Iterator[Result]:
+    """The loss of 512 tokens and its gradient, for the vocabulary of the course model."""
+    logits, targets = torch.randn(512, 2048, requires_grad=True), torch.randint(2048, (512,))
+
+    def gradient(function):
+        return torch.autograd.grad(function(logits, targets), logits)[0]
+
+    theirs = partial(F.cross_entropy, reduction="sum")
+    torch.testing.assert_close(gradient(cross_entropy), gradient(theirs))
+    a, b = (per_call(partial(gradient, function), 20) for function in (cross_entropy, theirs))
+    note = "ours writes the gradient where the probabilities stood; theirs fills three tables as large"
+    yield Result("loss", "cross-entropy", *alternate(a, b, rounds), note)
+
 
 def optimizer(rounds: int) -> Iterator[Result]:
     """One AdamW step on the parameters of the course model, with gradients that stay."""
@@ -71,6 +112,17 @@ def optimizer(rounds: int) -> Iterator[Result]:
             torch.testing.assert_close(p, q)
         a, b = per_call(mine.step, 20), per_call(other.step, 20)
         yield Result("optimizer", f"AdamW step, torch {kind}", *alternate(a, b, rounds), note)
+    if not hasattr(torch.optim, "Muon"):
+        return
+    ours, theirs = copy_with_gradients(model), copy_with_gradients(model)
+    groups = [hidden_and_other_groups(each, 0.1)[0] for each in (ours, theirs)]
+    mine, other = Muon(groups[:1], 0.02, dtype=torch.bfloat16), torch.optim.Muon(groups[1:], 0.02)
+    mine.step(), other.step()
+    for p, q in zip(*(group["params"] for group in groups), strict=True):
+        torch.testing.assert_close(p, q, rtol=0.02, atol=1e-4)
+    a, b = per_call(mine.step, 10), per_call(other.step, 10)
+    note = "both in bfloat16; ours handles matrices of one shape together, theirs one after another"
+    yield Result("optimizer", "Muon step", *alternate(a, b, rounds), note)
 
 
 def copy_with_gradients(model: nn.Module) -> nn.Module:

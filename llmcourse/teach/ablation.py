@@ -10,7 +10,8 @@ from statistics import mean
 from llmcourse.data.manifest import course_data
 from llmcourse.teach import plots
 
-NUMBERS = ("loss", "seconds", "training_seconds", "steps", "parameters", "tokens", "seed", "threads")
+NUMBERS = ("loss", "loss_stride_32", "seconds", "training_seconds", "steps", "parameters", "tokens", "seed")
+NUMBERS += ("threads",)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def read_runs(name: str) -> list[dict]:
     with (course_data() / "ablation" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
-        row |= {key: float(row[key]) for key in NUMBERS if key in row}
+        row |= {key: float(row[key]) for key in NUMBERS if row.get(key)}
         for key in ("changes", "curve"):
             if key in row:
                 row[key] = json.loads(row[key])

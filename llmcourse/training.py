@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm.auto import tqdm
 
 from llmcourse.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
@@ -126,7 +126,10 @@ def train(
             micro_batches = [next(source) for _ in range(accumulate)]
             loss, counted = accumulate_gradients(model, micro_batches, device, dtype, scaler, label_smoothing)
             scaler.unscale_(optimizer)
-            grad_norm = clip_grad_norm_(model.parameters(), math.inf if clip is None else clip).item()
+            grad_norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+            if clip is not None and grad_norm > clip:
+                clip_grads_with_norm_(model.parameters(), clip, grad_norm)
+            grad_norm = grad_norm.item()
             scaled = dtype == torch.float16  # a scaler passes over gradients that overflow
             if not (math.isfinite(loss) and (scaled or math.isfinite(grad_norm))):
                 raise FloatingPointError(

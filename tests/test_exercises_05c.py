@@ -51,6 +51,10 @@ RIGHT["05c-orthogonalize"] = [
     orthogonalize,
 ]
 WRONG["05c-orthogonalize"] = {
+    "spectral norm": (
+        "largest singular value",
+        lambda m: polynomial(m / torch.linalg.matrix_norm(m, 2)),
+    ),
     "no norm": ("overflow|1,000 times", polynomial),
     "fixed norm": ("1,000 times larger", lambda m: polynomial(m / NORM)),
     "one step": ("applied 1 times", lambda m: polynomial(m / m.norm(), 1)),

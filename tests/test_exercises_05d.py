@@ -21,6 +21,7 @@ SAID = {
         "No mask",
         "attention is not masked",
         "missing_causal_mask",
+        "looks into the future",
     ],
     "targets not shifted": [
         "targets are not shifted",
@@ -33,6 +34,7 @@ SAID = {
         "Leak",
         "target in the input",
         "it sees only the next token",
+        "a leak from the future",
     ],
     "softmax over the wrong axis": ["softmax dim", "wrong axis", "softmax over queries", "softmax(dim=-2)"],
     "learning rate too low": [
@@ -246,7 +248,26 @@ def always_place_six(model, token_ids, place):
     return difference(model, token_ids, 6)[:, : min(place, 6)].abs().max()
 
 
+def plain_plus_one(model, token_ids, place):
+    changed = token_ids.clone()
+    changed[:, place] += 1
+    return (logits(model, changed) - logits(model, token_ids))[:, :place].abs().max()
+
+
+def vocabulary_of_the_notebook(model, token_ids, place):
+    return (logits(model, changed_at(token_ids, place, 69)) - logits(model, token_ids))[:, :place].abs().max()
+
+
+def takes_the_place_for_a_row(model, token_ids, place):
+    changed = token_ids.clone()
+    changed[place] = 0
+    return (logits(model, changed) - logits(model, token_ids))[:, :place].abs().max()
+
+
 WRONG = {
+    plain_plus_one: "use % model.config.vocab_size",
+    vocabulary_of_the_notebook: "use % model.config.vocab_size",
+    takes_the_place_for_a_row: "your code raised IndexError",
     changes_its_input: "work on a clone",
     forgets_eval: "call model.eval()",
     leaves_eval: "put it back",

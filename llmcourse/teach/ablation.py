@@ -47,6 +47,31 @@ def read_runs(name: str) -> list[dict]:
     return rows
 
 
+def finalists(rows: list[dict], optimizer: str) -> list[dict]:
+    """Return the settings of the search that were run again with new seeds, the best mean first.
+
+    Each is a dict: "changes" to the recipe, the loss of the one "trial", and the new "losses".
+    """
+    found = {}
+    for row in rows:
+        if (row["part"], row["optimizer"]) == ("search", optimizer):
+            entry = found.setdefault(str(row["changes"]), {"changes": row["changes"], "losses": []})
+            if row["technique"] == "trial":
+                entry["trial"] = row["loss"]
+            else:
+                entry["losses"].append(row["loss"])
+    return sorted((e for e in found.values() if e["losses"]), key=lambda entry: mean(entry["losses"]))
+
+
+def tuned_settings(rows: list[dict], optimizer: str) -> dict:
+    """Return the changes that tune the plain recipe for an optimizer: those of the best finalist.
+
+    >>> tuned_settings(read_runs("runs"), "muon")["momentum"]
+    0.95
+    """
+    return finalists(rows, optimizer)[0]["changes"]
+
+
 def effects(rows: list[dict], part: str, optimizer: str) -> list[Effect]:
     """Return the effect of each technique of one part ("add" or "remove"), the best first.
 
@@ -82,14 +107,16 @@ def effects_figure(groups: dict[str, list[Effect]], limit: float = 0.3):
     names = [effect.technique for effect in next(iter(groups.values()))][::-1]
     axis = plots.new_figure(height=0.8 + 0.19 * len(names))[1]
     shift = 0.15 * (len(groups) - 1)
+    reach = limit
     for (group, found), color, marker in zip(groups.items(), plots.COLORS, "osD", strict=False):
         at = [names.index(effect.technique) + shift for effect in found]
         middle = [max(-limit, min(limit, effect.difference)) for effect in found]
         error = [effect.half_width for effect in found]
         axis.errorbar(middle, at, xerr=error, fmt=marker, color=color, markersize=4, linewidth=1, label=group)
         shift -= 0.3
+        reach = max(reach, *(abs(x) + half for x, half in zip(middle, error, strict=True)))
     axis.axvline(0, color="0.5", linewidth=1)
-    axis.set(xlabel="change of the loss in nats (left: better)", xlim=(-1.1 * limit, 1.1 * limit))
+    axis.set(xlabel="change of the loss in nats (left: better)", xlim=(-1.05 * reach, 1.05 * reach))
     axis.set_yticks(range(len(names)), names, fontsize=8)
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, loc="upper right")
     return axis

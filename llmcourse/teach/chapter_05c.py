@@ -53,7 +53,7 @@ def check_orthogonalize(f):
             "A matrix 1,000 times larger gives another result: divide by its own norm.",
         )
         return "The singular values now lie near 1 and the vectors are unchanged, with products alone."
-    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    u, singular, vh = torch.linalg.svd(matrix, full_matrices=False)
     if torch.allclose(answer.float(), u @ vh, atol=1e-3):
         raise NotRight(
             "That is the exact answer, U Vᵀ, by a singular value decomposition: right, and far too slow in every "
@@ -62,6 +62,14 @@ def check_orthogonalize(f):
     if torch.allclose(answer.float(), matrix / matrix.norm(), atol=1e-3):
         raise NotRight(
             "Dividing by the norm is the first step; the five steps of the polynomial are missing."
+        )
+    s = singular / singular[0]  # what the polynomial makes of them after another division
+    for _ in range(5):
+        s = 3.4445 * s - 4.775 * s**3 + 2.0315 * s**5
+    if torch.allclose(answer.float(), u @ s.diag() @ vh, atol=1e-3):
+        raise NotRight(
+            "You divided by the largest singular value; that works too, but it is slow to find: use matrix.norm(), "
+            "the root of the sum of the squares."
         )
     x = matrix / matrix.norm()
     for steps in range(1, 12):
@@ -85,9 +93,9 @@ def check_orthogonalize(f):
 
 def shifted_sum(token_ids, tables):
     """Add up tables[j][token j steps back]; before the text stands nothing."""
-    x = tables[0][token_ids]
+    x = tables[0][token_ids].clone()
     for j in range(1, len(tables)):
-        x = x + shift(tables[j][token_ids], j)
+        x[:, j:] += tables[j][token_ids[:, :-j]]
     return x
 
 
@@ -99,7 +107,8 @@ def shifted_sum(token_ids, tables):
     hints=(
         "tables[0][token_ids] is the usual embedding, (B, T, C).",
         "Position t needs tables[j][token_ids[:, t - j]]: the looked-up row, moved j places to the right.",
-        "x[:, j:] += tables[j][token_ids[:, :-j]] for j from 1: positions before j get nothing added.",
+        "Start from a clone of the usual embedding, then x[:, j:] += tables[j][token_ids[:, :-j]] for j from 1: "
+        "positions before j get nothing added.",
     ),
     solution=shifted_sum,
 )

@@ -24,7 +24,7 @@ WORDS = {  # the first pattern that is found in an answer names it; the special 
     "learning rate too high": r"(learning rate|\blr\b|step).*(high|large|big|fast|[x×*] ?100|100)|"
     r"(high|large|big)( an?)? (learning rate|lr\b|step)",
     "softmax over the wrong axis": r"softmax|axis|\bdim",
-    "no causal mask": r"mask|causal",
+    "no causal mask": r"mask|causal|^(?!.*leak).*\bfuture",
     "targets not shifted": r"shift|copies|copying|off[ -]by[ -]one|identity|own target",
     "label leak": r"leak|roll|answer|target.* in.* input|sees? (only )?the next",
     "weight tying broken": r"\bt(ying|ied|ie)\b|unti|embedding.*(frozen|not|copy|still)|frozen|output layer",
@@ -78,7 +78,7 @@ AGAINST = {  # illness: {plausible guess: the evidence that speaks against it}
     },
     "evaluation mode forgotten": {
         "too little text": "training loss and validation loss are close; measure the validation loss twice",
-        HEALTHY: "nearly; but its validation points lie above the healthy ones, and differ when measured again",
+        HEALTHY: "its curves look healthy, yes; but its validation loss is another one when measured again",
     },
     "tokenizer mismatch": {
         "too little text": "the validation loss is above ln V = 4.2: worse than knowing nothing, which learning by heart does not explain",
@@ -228,13 +228,27 @@ class _Peeking(nn.Module):
         return self.model(token_ids) + self.strength * seen
 
 
+def _within_vocabulary(answer):
+    """Return `answer`, which then explains an id that the model does not have."""
+
+    def probe(model, token_ids, place):
+        try:
+            return answer(model, token_ids, place)
+        except IndexError as error:
+            beyond = "out of range in self" in str(error)  # what torch's embedding says
+            require(not beyond, "this model does not have the id you wrote: use % model.config.vocab_size")
+            raise
+
+    return probe
+
+
 @exercise(
     "05d-causality",
     "Write the probe that finds cheats",
     minutes=10,
     difficulty=3,
     hints=(
-        "Copy the ids (clone), and change the column `place` to another id, such as (id + 1) % vocab_size.",
+        "Copy the ids (clone), and change the column `place` to another id, such as (id + 1) % model.config.vocab_size.",
         "Run the model on both in eval mode, or dropout will differ between the two.",
         "Compare logits, not the likeliest tokens, at positions BEFORE `place` only: [:, :place].",
     ),
@@ -242,6 +256,7 @@ class _Peeking(nn.Module):
 )
 def check_causality(answer):
     """Causal models give 0, models that peek do not; the input and the model's mode stay as they were."""
+    answer = _within_vocabulary(answer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         causal = GPT(ModelConfig(11, context_length=12, d_model=16, n_layers=1, dropout=0.3))
@@ -260,9 +275,7 @@ def check_causality(answer):
         require(abs(value) < 1e-6, f"a causal model must give 0, yours gives {value:.3g}")
         value = number(answer(causal.train(), ids, 6))
         require(value < 1e-6, "with dropout a causal model gives more than 0: call model.eval() first")
-        require(
-            causal.training, "the model was in training mode, and you left it in evaluation mode: put it back"
-        )
+        require(causal.training, "you left a model that was training in evaluation mode: put it back")
         causal.eval()
         value = number(answer(_Peeking(causal, 1, 2.0), ids, 6))
         require(
@@ -276,18 +289,12 @@ def check_causality(answer):
             "change of a single logit",
         )
         value = number(answer(_Peeking(causal, 3, 2.0), ids, 6))
-        require(
-            value > 1e-6, "a model that sees three tokens ahead gets 0: look at ALL positions before `place`"
-        )
+        require(value > 1e-6, "a model that sees three tokens ahead gets 0: use ALL positions before `place`")
         value = number(answer(_Peeking(causal, 1, -0.01), ids, 6))
-        require(
-            value > 1e-6, "a faint leak is missed: compare logits, not the likeliest tokens, and do not round"
-        )
+        require(value > 1e-6, "a faint leak is missed: compare logits, not likeliest tokens; do not round")
         falling = _Peeking(causal, 1, 2.0, only=ids[0, 6].item())  # its logit can only fall
         value = number(answer(falling, ids[:1], 6))
         require(value > 1e-6, "a logit that falls is missed: take the absolute value of the change")
         value = number(answer(_Peeking(causal, 1, 2.0), ids, 3))
         require(value > 1e-6, "right for place 6, but not for place 3")
-    return (
-        "0 for a causal model, and any peeking shows, however faint or far. Run it before any long training."
-    )
+    return "0 for a causal model, and any peeking shows, however faint or far. Run it before a long training."

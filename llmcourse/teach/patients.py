@@ -42,6 +42,18 @@ ROUNDS: dict[str, dict[str, str]] = {  # guess before you read this
     },
 }
 
+NOTES = {  # what else the record of a patient shows, for the reveal
+    "A": "Before training the loss is below ln V: with tied ends an untrained model prefers the tokens in "
+    "its input, and here the answer is among them.",
+    "C": "Before training the loss is below ln V: with tied ends an untrained model prefers the token just "
+    "read, and here that is the target. Pairs find its own text cheap because it repeats one character.",
+    "G": "It still copies the token just read in most places, as an untrained model with tied ends does. "
+    "With targets not shifted that would be rewarded, and the loss would be low.",
+    "N": "Every curve looks healthy, and only the second measurement differs.",
+    "O": "Its text begins otherwise: these are the same eight characters, encoded with the one alphabet and "
+    "decoded with the other.",
+}
+
 
 def admit(round_name: str, seed: int) -> dict[str, Run]:
     """Train the four patients of a round, and return their records by letter."""
@@ -62,9 +74,11 @@ def charts(patients: Mapping[str, Run], healthy: Sequence[Run], loss_limits=None
     for (letter, run), (top, bottom) in zip(patients.items(), axes.T, strict=True):
         mine = [step.step for step in run.steps]
         for axis, curve, key in ((top, curves[0], "loss"), (bottom, curves[1], "grad_norm")):
-            axis.fill_between(steps, smooth(curve).min(0), smooth(curve).max(0), color="0.75", linewidth=0)
+            low, high = smooth(curve).min(0), smooth(curve).max(0)
+            grey = dict(color="0.75", linewidth=0, label=f"healthy, {len(healthy)} seeds")
+            axis.fill_between(steps, low, high, **grey)
             values = smooth(np.array([[getattr(s, key) for s in run.steps]]))[0]
-            axis.plot(mine, values, color=COLORS[0], label="training")
+            axis.plot(mine, values, color=COLORS[0], label="training, 5-step mean")
             axis.spines[["top", "right"]].set_visible(False)
         top.plot(*run.validation(), "o", color=COLORS[1], markersize=3, label="validation")
         top.plot(*healthy[0].validation(), "_", color="black", markersize=6, label="validation, healthy")
@@ -73,11 +87,13 @@ def charts(patients: Mapping[str, Run], healthy: Sequence[Run], loss_limits=None
     axes[0, 0].set(ylabel="loss (nats)", ylim=loss_limits)
     axes[1, 0].set(ylabel="gradient norm", yscale="log", ylim=norm_limits)
     limits = axes[1, 0].get_ylim()
-    ticks = [tick for tick in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30) if limits[0] <= tick <= limits[1]]
+    wide = limits[1] > 20 * limits[0]
+    ticks = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30) if wide else (0.1, 0.2, 0.5, 1, 2, 5)
+    ticks = [tick for tick in ticks if limits[0] <= tick <= limits[1]]
     axes[1, 0].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes[1, 0].set_yticks([], minor=True)
     names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*names, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(*names, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
@@ -96,31 +112,31 @@ def lab_values(run: Run) -> dict[str, str]:
     ratio = median([logged[s] / norm for s, norm in run.fresh.items() if s in logged] or [math.nan])
     still = min(run.moved, key=run.moved.get)
     return {
-        "validation tokens, by training's frequencies": f"{run.cross_entropy:.2f}",
+        "validation tokens by training's frequencies, nats": f"{run.cross_entropy:.2f}",
         "rows that begin where the last one ended": f"{run.follow_on:.0%}",
         "untrained loss": f"{run.untrained_loss:.2f}",
         "training loss, last 20 steps": f"{run.last_losses():.2f}",
         "validation loss at the end": f"{run.twice[0]:.4f}",
         "the same, measured again": f"{run.twice[1]:.4f}",
         "logit change: next token changed": f"{run.future[0]:.2g}",
-        "logit change: a later token changed": f"{run.future[1]:.2g}",
+        "logit change: two or more places later": f"{run.future[1]:.2g}",
         "attention rows: largest distance from 1": f"{run.row_sums:.0e}",
         "first choice is the token just read": f"{run.copied:.0%}",
         "gradient used / computed anew": f"{ratio:.2f}",
         "zeros in the gradient of the blocks": f"{run.zeros:.0%}",
-        "largest change in one step": f"{max(run.updates.values(), default=math.nan):.2%}",
-        "least moved parameter, whole run": f"{run.moved[still]:.1%}",
+        "largest change in one step / length of weights": f"{max(run.updates.values(), default=math.nan):.2%}",
+        "least moved parameter, whole run / its length": f"{run.moved[still]:.1%}",
         "mean gain of the norms (1 at the start)": f"{run.gain:.2f}",
         "length of the matrices, end / start": f"{run.growth:.1f}",
-        "own text, by counted pairs": f"{run.written:.2f}",
+        "own text by counted pairs, nats": f"{run.written:.2f}",
     }
 
 
 def lab_table(patients: Mapping[str, Run], healthy: Run) -> str:
     """Return the probes as a table of text: a row each, a column for a healthy run and each patient."""
     columns = {"healthy": lab_values(healthy), **{name: lab_values(run) for name, run in patients.items()}}
-    lines = [" " * 46 + "".join(f"{name:>9}" for name in columns)]
-    lines += [f"{row:46}" + "".join(f"{c[row]:>9}" for c in columns.values()) for row in columns["healthy"]]
+    lines = [" " * 48 + "".join(f"{name:>9}" for name in columns)]
+    lines += [f"{row:48}" + "".join(f"{c[row]:>9}" for c in columns.values()) for row in columns["healthy"]]
     return "\n".join(lines)
 
 
@@ -140,8 +156,9 @@ def reveal(round_name: str):
     for letter, name in ROUNDS[round_name].items():
         source = inspect.getsource(BUGS[name]) if name in BUGS else "# nothing was done\n"
         rule = remedies.get(name, "One run is one draw: compare with several healthy ones before you worry.")
+        note = f" <b>Seen in {letter}:</b> {html.escape(NOTES[letter])}" if letter in NOTES else ""
         parts.append(
             f"<details><summary>Patient {letter}: open after you have answered</summary><b>{name}</b>"
-            f"<pre>{html.escape(source)}</pre><b>Rule:</b> {html.escape(rule)}</details>"
+            f"<pre>{html.escape(source)}</pre><b>Rule:</b> {html.escape(rule)}{note}</details>"
         )
     return HTML("".join(parts))

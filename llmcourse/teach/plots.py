@@ -102,7 +102,7 @@ def curve_figure(comparison, width: float = 6.8):
         axis.plot(x, run, color=COLORS[0], marker=".", markersize=4, label="this run")
         if out.any():
             axis.plot(x[out], run[out], color=COLORS[1], marker="x", linestyle="none", label="outside")
-        axis.set(xlabel="step", title=name, ylabel="" if curve == "grad_norm" else "nats per token")
+        axis.set(xlabel="step", title=name, ylabel="norm" if curve == "grad_norm" else "nats")
     handles = {
         label: handle
         for axis in axes

@@ -126,10 +126,7 @@ def train(
             micro_batches = [next(source) for _ in range(accumulate)]
             loss, counted = accumulate_gradients(model, micro_batches, device, dtype, scaler, label_smoothing)
             scaler.unscale_(optimizer)
-            grad_norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-            if clip is not None and grad_norm > clip:
-                clip_grads_with_norm_(model.parameters(), clip, grad_norm)
-            grad_norm = grad_norm.item()
+            grad_norm = clip_gradients(model, clip)
             scaled = dtype == torch.float16  # a scaler passes over gradients that overflow
             if not (math.isfinite(loss) and (scaled or math.isfinite(grad_norm))):
                 raise FloatingPointError(
@@ -164,6 +161,14 @@ def train(
         raise
     finally:
         bar.close()
+
+
+def clip_gradients(model: nn.Module, clip: float | None) -> float:
+    """Return the norm of all gradients together; if it is above `clip`, shorten them to it."""
+    norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    if clip is not None and norm > clip:
+        clip_grads_with_norm_(model.parameters(), clip, norm)
+    return norm.item()
 
 
 def accumulate_gradients(

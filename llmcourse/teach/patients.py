@@ -112,7 +112,7 @@ def lab_values(run: Run) -> dict[str, str]:
     ratio = median([logged[s] / norm for s, norm in run.fresh.items() if s in logged] or [math.nan])
     still = min(run.moved, key=run.moved.get)
     return {
-        "validation tokens by training's frequencies, nats": f"{run.cross_entropy:.2f}",
+        "validation tokens by training frequencies, nats": f"{run.cross_entropy:.2f}",
         "rows that begin where the last one ended": f"{run.follow_on:.0%}",
         "untrained loss": f"{run.untrained_loss:.2f}",
         "training loss, last 20 steps": f"{run.last_losses():.2f}",

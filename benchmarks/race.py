@@ -45,7 +45,7 @@ def run(name: str, seed: int) -> dict:
         recipe=name,
         seed=seed,
         loss=round(loss, 4),
-        loss_stride_32=more and round(more, 4),
+        loss_stride_32=None if more is None else round(more, 4),
         training_seconds=round(step.seconds, 3),
         steps=step.step,
         tokens=step.tokens,

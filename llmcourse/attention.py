@@ -86,8 +86,8 @@ def scaled_dot_product_attention(
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, *options, **more) -> Tensor:
     """Return what torch's fused kernel makes of q, k, v; its arguments, its errors.
 
-    In training on a CPU it works in float32, whatever the layers do: its backward pass is slower
-    in bfloat16 there, for short rows three to five times (see benchmarks).
+    In training on a CPU it works in float32, whatever the layers do: in bfloat16 the
+    kernel is slower there, for short rows three to five times, forward and backward (see benchmarks).
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
         with torch.autocast("cpu", enabled=False):

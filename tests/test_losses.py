@@ -27,7 +27,7 @@ def test_value_and_gradient_equal_torch(scale, ignored):
 
 
 @pytest.mark.parametrize("V", [2, 80, 2048])
-def test_float32_is_as_near_to_float64_as_torch(V):
+def test_float32_agrees_with_torch_in_float64(V):
     logits, targets = example(N=64, V=V, scale=4.0)
     exact = F.cross_entropy(logits, targets, reduction="sum")
     ours = cross_entropy(logits.float(), targets)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import torch
+import transformers
 from tqdm.auto import tqdm
 
 from llmcourse.runtime import someone_is_watching
@@ -59,13 +61,30 @@ class Result:
         return [self.what, self.show(self.ours), self.show(self.theirs), ratio, spread, self.verdict]
 
 
+@dataclass(frozen=True)
+class Memory(Result):
+    """A line about megabytes instead of seconds."""
+
+    @property
+    def verdict(self) -> str:
+        """Say who needs less, if all rounds agree on it."""
+        return super().verdict.replace("faster", "smaller").replace("slower", "larger")
+
+    def show(self, megabytes: list[float]) -> str:
+        """Return the median as text."""
+        return f"{median(megabytes):,.0f} MB"
+
+
 def per_call(function: Callable[[], object], calls: int = 1) -> Measure:
     """Return a function that calls `function` `calls` times and returns the seconds of one call."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else (lambda: None)
 
     def measure() -> float:
+        wait()
         began = time.perf_counter()
         for _ in range(calls):
             function()
+        wait()
         return (time.perf_counter() - began) / calls
 
     return measure
@@ -79,15 +98,14 @@ def alternate(a: Measure, b: Measure, rounds: int) -> tuple[list[float], list[fl
     return [first for first, _ in pairs], [second for _, second in pairs]
 
 
-def machine(threads: int) -> str:
+def machine(threads: int, device: str = "cpu") -> str:
     """Describe the machine in words: the processor's model and the versions, no names or paths."""
-    import torch
-    import transformers
-
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         processor = names[0].split(":", 1)[1].strip() if names else processor
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    if device == "cuda":
+        processor = f"{torch.cuda.get_device_name()}, beside {processor}"
     return f"{processor}; {threads} threads; Python {platform.python_version()}, {versions}"

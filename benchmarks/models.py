@@ -6,13 +6,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from statistics import median
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from benchmarks.measure import Result, alternate, per_call
+from benchmarks.measure import Memory, Result, alternate, per_call
 from llmcourse.compress.accounting import flops_per_token, measure_matmul_peak
 from llmcourse.data.batches import TokenBatches
 from llmcourse.generate import generate
@@ -31,20 +30,6 @@ WRITERS = {
 }
 MEMORY_STEPS = WARM_UP + 3
 MEMORY = ModelConfig.gpt2(2048, context_length=128, d_model=384, n_heads=6, n_layers=6)
-
-
-@dataclass(frozen=True)
-class Memory(Result):
-    """A line about megabytes instead of seconds."""
-
-    @property
-    def verdict(self) -> str:
-        """Say who needs less, if all rounds agree on it."""
-        return super().verdict.replace("faster", "smaller").replace("slower", "larger")
-
-    def show(self, megabytes: list[float]) -> str:
-        """Return the median as text."""
-        return f"{median(megabytes):.0f} MB"
 
 
 def seconds_a_step(stamps: list[float]) -> float:
@@ -100,7 +85,7 @@ def training(rounds: int) -> Iterator[Result]:
     yield Memory("training", "training, peak memory", *map(list, zip(*megabytes, strict=True)), note)
 
 
-def trainer_seconds(model, windows, batch_size: int, steps: int = WARM_UP + STEPS) -> float:
+def trainer_seconds(model, windows, batch_size: int, steps: int = WARM_UP + STEPS, **options) -> float:
     """Train with transformers' Trainer and return the seconds of a step, for the usual `steps`."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -112,7 +97,7 @@ def trainer_seconds(model, windows, batch_size: int, steps: int = WARM_UP + STEP
             weight_decay=0.1,
             adam_beta2=0.95,
             max_grad_norm=1.0,
-            use_cpu=True,
+            **dict(use_cpu=True) | options,
             report_to="none",
             disable_tqdm=True,
             save_strategy="no",

@@ -22,7 +22,7 @@ THREADS = 1  # for both sides: matrices this small gain little from more
 N_POINTS = 8  # looks at the tuning text on the way; their time does not count
 
 
-def run(name: str, seed: int) -> dict:
+def run(name: str, seed: int, device: str = "cpu") -> dict:
     """Train one recipe; return its validation loss, seconds of training, and curve."""
     import torch
 
@@ -32,7 +32,7 @@ def run(name: str, seed: int) -> dict:
 
     torch.set_num_threads(THREADS)
     recipe, text = getattr(recipes, name.upper()), load_characters(length=None, quiet=True)
-    model = recipe.build(text.vocab_size, seed)
+    model = recipe.build(text.vocab_size, seed).to(device)
     some = text.tuning[: 64 * 100 + 1]
     curve = []
     options = dict(evaluate=lambda model: evaluate_loss(model, some), eval_every=recipe.steps // N_POINTS)

@@ -100,7 +100,7 @@ class _Watched:
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         device = parameters[0].device
         inputs, targets = inputs.to(device), targets.to(device)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             loss = F.cross_entropy(self.model(inputs).flatten(0, 1), targets.flatten())
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         found = [g for g in gradients if g is not None]
@@ -225,7 +225,7 @@ def future_change(model: nn.Module, rows: Tensor) -> tuple[float, float]:
     was_training, outputs = model.training, []
     model.eval()
     for ids in (rows, changed):
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):
             torch.manual_seed(0)
             outputs.append(model(ids))  # (B, T, V)
     model.train(was_training)

@@ -46,12 +46,12 @@ def characters() -> Characters:
     return load_characters(quiet=True)
 
 
-def healthy_setup(seed: int, steps: int = STEPS, lr: float = 3e-3, **changes) -> Setup:
+def healthy_setup(seed: int, steps: int = STEPS, lr: float = 3e-3, device="cpu", **changes) -> Setup:
     """Return the parts of the healthy run; `changes` are fields of ModelConfig."""
     text = characters()
     torch.manual_seed(seed)
     parts = dict(context_length=CONTEXT, d_model=64, n_layers=1, mlp="gelu", dropout=0.2)
-    model = GPT(ModelConfig(text.vocab_size, **{**parts, **changes}))
+    model = GPT(ModelConfig(text.vocab_size, **{**parts, **changes})).to(device)
     optimizer = AdamW(parameter_groups(model, weight_decay=0.1), lr=lr, betas=(0.9, 0.95))
     batches = TokenBatches(text.train, BATCH, CONTEXT, seed=seed)
     validation_ids = text.validation[: 40 * CONTEXT + 1]
@@ -85,7 +85,8 @@ def sick_run(bug: Callable[[Setup], None], seed: int, **changes) -> Run:
 
 def no_causal_mask(setup: Setup) -> None:
     """Every position may look at every other."""
-    may_look = torch.ones(CONTEXT, CONTEXT, dtype=torch.bool)
+    device = setup.model.token_embedding.weight.device
+    may_look = torch.ones(CONTEXT, CONTEXT, dtype=torch.bool, device=device)
     forward = setup.model.forward
 
     def without_mask(token_ids, mask=None, caches=None):
@@ -141,7 +142,7 @@ def underflow(setup: Setup, n_tokens: int = 2_000_000) -> None:
     forward = setup.model.forward
 
     def in_half(*inputs, **options):
-        with torch.autocast("cpu", torch.float16):
+        with torch.autocast(inputs[0].device.type, torch.float16):
             logits = forward(*inputs, **options)
         if logits.requires_grad:
             logits.register_hook(lambda gradient: gradient / factor)
@@ -165,7 +166,7 @@ class ColumnAttention(MultiHeadAttention):
         (B, T, C), (q, k, v) = x.shape, self.split_heads(x)
         q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
         scores = q @ k.transpose(-2, -1) / math.sqrt(self.d_head)  # (B, H, T, T)
-        weights = scores.masked_fill(~causal_mask(T), float("-inf")).softmax(dim=-2)
+        weights = scores.masked_fill(~causal_mask(T, device=x.device), float("-inf")).softmax(dim=-2)
         y = self.out((weights @ v).transpose(1, 2).reshape(B, T, C))
         return (y, weights) if return_weights else y
 
@@ -218,6 +219,7 @@ def too_little_text(setup: Setup) -> None:
 def loss_without_shift(model: nn.Module, token_ids: Tensor) -> float:
     """Return what `evaluate_loss` would be if each token were its own target."""
     rows = token_ids[: len(token_ids) // CONTEXT * CONTEXT].view(-1, CONTEXT)
+    rows = rows.to(model.token_embedding.weight.device)
     model.eval()
     return nn.functional.cross_entropy(model(rows).flatten(0, 1), rows.flatten()).item()
 

@@ -1,10 +1,14 @@
 """Run notebooks from top to bottom and store their outputs: `make notebooks` (N=04a for one).
 
+`python tools/run_notebooks.py --scale t4 04a` tries one at the larger scale, on a machine with a GPU;
+the outputs go to the folder `runs/t4`, and the notebooks stay as they are.
+
 Deterministic: two runs on one machine write the same bytes. Outputs of cells tagged `live`
 (widgets, a server) are run and not stored: they mean nothing without a kernel. A notebook that
 fails is left as it was.
 """
 
+import argparse
 import base64
 import io
 import os
@@ -18,7 +22,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from llmcourse.runtime import atomic_write
+from llmcourse.runtime import SCALES, atomic_write
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 METADATA = {
@@ -52,12 +56,15 @@ def clean(notebook) -> None:
                     output.metadata = nbformat.from_dict({})
 
 
+LAPTOP = 'SCALE = "laptop"'
 PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 
 
-def run(path: Path) -> tuple[float, float]:
-    """Run one notebook in place; return the seconds it took and its peak memory in GB."""
+def run(path: Path, scale: str = "laptop") -> tuple[float, float]:
+    """Run one notebook, in place if at the scale "laptop"; return its seconds and its peak memory in GB."""
     notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace(LAPTOP, LAPTOP.replace("laptop", scale))
     notebook.cells.append(nbformat.v4.new_code_cell(PEAK))
     began = time.perf_counter()
     NotebookClient(
@@ -72,12 +79,13 @@ def run(path: Path) -> tuple[float, float]:
     peak = int(notebook.cells.pop().outputs[0].text) / 1e6  # ru_maxrss is in kilobytes on Linux
     clean(notebook)
     nbformat.validate(notebook)
-    with atomic_write(path) as temporary:
+    place = path if scale == "laptop" else NOTEBOOKS.parent / "runs" / scale / path.name
+    with atomic_write(place) as temporary:
         nbformat.write(notebook, temporary)
     return seconds, peak
 
 
-def main(prefixes: list[str]) -> None:
+def main(prefixes: list[str], scale: str) -> None:
     """Run the notebooks whose names start with one of `prefixes`; all without any."""
     paths = [p for p in sorted(NOTEBOOKS.glob("*.ipynb")) if p.name.startswith(tuple(prefixes) or "")]
     if not paths:
@@ -88,7 +96,7 @@ def main(prefixes: list[str]) -> None:
         failed = []
         for path in paths:
             try:
-                seconds, peak = run(path)
+                seconds, peak = run(path, scale)
                 print(f"{path.stem:24} {seconds:6.1f} s {peak:5.1f} GB", flush=True)
             except CellExecutionError as error:
                 failed.append(path.stem)
@@ -98,4 +106,9 @@ def main(prefixes: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("prefixes", nargs="*", help="such as 04a; all notebooks without any")
+    parser.add_argument("--scale", choices=SCALES, default="laptop")
+    main(**vars(parser.parse_args()))

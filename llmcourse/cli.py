@@ -15,7 +15,11 @@ def package_problems() -> list[str]:
     from packaging.requirements import Requirement
 
     problems = []
-    for text in metadata.requires("llmcourse") or []:
+    try:
+        needed = metadata.requires("llmcourse") or []
+    except metadata.PackageNotFoundError:  # its folder is merely on the path
+        return ["llmcourse is not installed, so its needs are unknown: run `make lab`, or pip install -e ."]
+    for text in needed:
         requirement = Requirement(text)
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue

@@ -8,8 +8,11 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from llmcourse.positions import apply_rotary
+
+SHORT = 256  # rows up to here may keep all T x T weights for the backward pass
 
 
 def causal_mask(n_queries: int, n_keys: int | None = None, device=None) -> Tensor:
@@ -83,17 +86,48 @@ def scaled_dot_product_attention(
     return (output, weights) if return_weights else output
 
 
-def fused_attention(q: Tensor, k: Tensor, v: Tensor, *options, **more) -> Tensor:
-    """Return what torch's fused kernel makes of q, k, v; its arguments, its errors.
+def fused_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask=None, dropout=0.0, is_causal=False, **more
+) -> Tensor:
+    """Return what torch's fused kernel makes of q, k, v (B, H, T, D); its arguments, its errors.
 
-    In training on a CPU it works in float32, whatever the layers do: in bfloat16 the
-    kernel is slower there, for short rows three to five times, forward and backward (see benchmarks).
+    In training on a CPU in bfloat16 that kernel is slow (see benchmarks): there, short rows take
+    products of whole tables of weights instead, and all others the kernel in float32.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
+        alike = q.shape == k.shape == v.shape and q.dtype == k.dtype == v.dtype
+        if alike and is_causal and mask is None and dropout == 0.0 and q.shape[-2] <= SHORT:
+            return _CausalAttention.apply(q, k, v)
         with torch.autocast("cpu", enabled=False):
-            y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), *options, **more)
-        return y.to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, *options, **more)
+            q, k, v = q.float(), k.float(), v.float()
+            y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, **more)
+        return y.to(torch.bfloat16)
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, **more)
+
+
+class _CausalAttention(torch.autograd.Function):
+    """Causal attention with its gradient by hand: w = softmax(s), s = q kᵀ / √D, y = w v."""
+
+    @staticmethod
+    def forward(ctx, q, k, v):
+        shape, scale = q.shape, 1 / math.sqrt(q.shape[-1])
+        q, k, v = (part.reshape(-1, *shape[-2:]) for part in (q, k, v))  # (B·H, T, D)
+        later = causal_mask(shape[-2]).logical_not()
+        hidden = torch.zeros(later.shape, dtype=q.dtype).masked_fill_(later, float("-inf"))
+        w = torch.baddbmm(hidden, q, k.mT, alpha=scale).softmax(dim=-1)  # (B·H, T, T)
+        ctx.save_for_backward(q, k, v, w)
+        ctx.scale = scale
+        return torch.bmm(w, v).view(shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        q, k, v, w = ctx.saved_tensors
+        shape, dy = dy.shape, dy.reshape(q.shape)
+        ds = torch._softmax_backward_data(torch.bmm(dy, v.mT), w, -1, w.dtype)  # w · (dw - Σ w · dw)
+        ds.mul_(ctx.scale)
+        dq, dk, dv = torch.bmm(ds, k), torch.bmm(ds.mT, q), torch.bmm(w.mT, dy)
+        return dq.view(shape), dk.view(shape), dv.view(shape)
 
 
 class KVCache:

@@ -63,8 +63,9 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Source: arXiv:2104.09864, eq. 13.
     """
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)  # as transformers does
     first, second = x.chunk(2, dim=-1)  # (..., T, D/2) each
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 def shift(x: Tensor, n: int, memory: dict | None = None, name: str = "") -> Tensor:
@@ -75,7 +76,9 @@ def shift(x: Tensor, n: int, memory: dict | None = None, name: str = "") -> Tens
     >>> shift(torch.tensor([[[1.0], [2.0], [3.0]]]), 1).flatten().tolist()
     [0.0, 1.0, 2.0]
     """
-    memory = {} if memory is None else memory
+    if memory is None:
+        n = min(n, x.shape[1])
+        return F.pad(x, (0, 0, n, -n))  # a negative pad cuts off
     before = memory.get(name)
     longer = F.pad(x, (0, 0, n, 0)) if before is None else torch.cat([before, x], dim=1)
     memory[name] = longer[:, -n:]

@@ -136,9 +136,11 @@ FAST = Recipe(
     schedule="linear", clip=None,
 )  # fmt: skip
 
-# The same techniques, with the time of NANOGPT to spend: a wider and a second layer, two batches a
-# step, and products in bfloat16, which pays where the processor multiplies in it (AMX on a CPU).
+# The same techniques, with the time of NANOGPT to spend: a wider and a second layer, rotary positions
+# and a shift in the layers, a warmup, two batches a step, and products in bfloat16, which pays where
+# the processor multiplies in it (AMX on a CPU).
 STRONG = FAST.change(
-    d_model=128, n_layers=2, d_ff=768, token_shift=True, accumulate=2, steps=1380, muon_lr=0.06, momentum=0.9,
-    betas=(0.9, 0.99), clip=1.0, dtype=torch.bfloat16,
+    d_model=128, n_layers=2, n_heads=4, d_ff=768, positions="rotary", embedding_shift=1, token_shift=True,
+    accumulate=2, steps=1380, muon_lr=0.05, momentum=0.9, betas=(0.9, 0.99), warmup_steps=60, clip=1.0,
+    dtype=torch.bfloat16,
 )  # fmt: skip

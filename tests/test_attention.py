@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llmcourse import attention
 from llmcourse.attention import (
     KVCache,
     MultiHeadAttention,
@@ -318,16 +319,41 @@ def test_training_in_bfloat16_has_the_gradients_of_float32(n_kv_heads):
     assert 0 < (rounded - exact).norm() < 0.01 * exact.norm()  # bfloat16 keeps 8 bits
 
 
-def test_training_in_bfloat16_calls_the_kernel_in_float32(monkeypatch):
+def test_training_in_bfloat16_calls_the_kernel_in_float32_or_for_short_rows_not_at_all(monkeypatch):
     seen, kernel = [], F.scaled_dot_product_attention
     spy = lambda q, *rest, **options: (seen.append(q.dtype), kernel(q, *rest, **options))[1]  # noqa: E731
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
     layer, x = MultiHeadAttention(d_model=8, n_heads=2), torch.randn(1, 3, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        layer(x, is_causal=True)
+        short = layer(x, is_causal=True)
+        assert seen == []
+        monkeypatch.setattr(attention, "SHORT", 2)
+        long = layer(x, is_causal=True)
+        layer(x, mask=causal_mask(3))
         with torch.no_grad():
             layer(x, is_causal=True)
-    assert seen == [torch.float32, torch.bfloat16]  # without gradients bfloat16 is the faster
+    assert seen == [torch.float32, torch.float32, torch.bfloat16]  # without gradients bfloat16 is the faster
+    torch.testing.assert_close(short, long, rtol=0.02, atol=0.002)
+
+
+def test_training_in_bfloat16_takes_values_in_float32_as_well():
+    layer, x, more = MultiHeadAttention(d_model=8, n_heads=2), torch.randn(1, 3, 8), torch.randn(1, 3, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = layer(x, is_causal=True, extra_values=more)
+    exact = layer(x, is_causal=True, extra_values=more)
+    torch.testing.assert_close(rounded.float(), exact, rtol=0.05, atol=0.02)
+
+
+def test_the_gradient_of_attention_by_hand_equals_autograd_s():
+    torch.manual_seed(0)
+    heads = torch.randn(2, 7, 9, 4, dtype=torch.float64, requires_grad=True).transpose(1, 2)  # strided
+    parts, dy = heads.split(3, dim=1), torch.randn(2, 3, 7, 4, dtype=torch.float64)
+    found = attention._CausalAttention.apply(*parts)
+    expected = F.scaled_dot_product_attention(*parts, is_causal=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    pairs = zip(*(torch.autograd.grad(y, parts, dy) for y in (found, expected)), strict=True)
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("return_weights", [False, True])

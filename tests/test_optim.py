@@ -224,8 +224,8 @@ def test_twenty_steps_of_muon_equal_torch_up_to_its_bfloat16(shape, dtype):
 
 def test_muon_handles_equal_shapes_together_as_it_would_apart():
     torch.manual_seed(0)
-    starts = [torch.randn(4, 6, dtype=torch.float64) for _ in range(3)]
-    gradients = [torch.randn(4, 6, dtype=torch.float64) for _ in range(3)]
+    shapes = (4, 6), (6, 4), (4, 6), (5, 5)
+    starts, gradients = ([torch.randn(shape, dtype=torch.float64) for shape in shapes] for _ in range(2))
     together = [nn.Parameter(start.clone()) for start in starts]
     for p, gradient in zip(together, gradients, strict=True):
         p.grad = gradient

@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from llmcourse.positions import apply_rotary, rotary_angles, sinusoidal_positions
+from llmcourse.positions import apply_rotary, rotary_angles, shift, sinusoidal_positions
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,21 @@ def test_odd_widths_are_refused():
         sinusoidal_positions(3, 5)
     with pytest.raises(ValueError, match=r"d_head=7 is odd: .*use an even head width"):
         rotary_angles(3, 7)
+
+
+@pytest.mark.parametrize("n", [1, 3, 7])
+def test_shift_moves_positions_later_whether_or_not_it_remembers(n):
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    expected = torch.zeros_like(x)
+    expected[:, n:] = x[:, : max(5 - n, 0)]
+    assert torch.equal(shift(x, n), expected)
+    memory = {}
+    assert torch.equal(shift(x, n, memory), expected)
+    assert torch.equal(shift(x, n, memory), shift(torch.cat([x, x], dim=1), n)[:, 5:])
+
+
+def test_rotary_in_bfloat16_turns_as_in_float32_up_to_rounding():
+    x, angles = torch.randn(2, 9, 8), rotary_angles(9, 8)
+    rounded = apply_rotary(x.bfloat16(), *angles)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), apply_rotary(x, *angles), rtol=0, atol=0.06)

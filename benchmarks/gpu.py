@@ -12,7 +12,7 @@ from statistics import mean, median
 import torch
 import torch.nn.functional as F
 
-from benchmarks import race
+from benchmarks import layers, race
 from benchmarks.layers import copy_with_gradients
 from benchmarks.measure import Memory, Result, alternate, per_call
 from benchmarks.models import WARM_UP, trainer_seconds
@@ -20,9 +20,8 @@ from llmcourse.attention import scaled_dot_product_attention
 from llmcourse.compress.accounting import flops_per_token, measure_matmul_peak
 from llmcourse.data.batches import TokenBatches
 from llmcourse.generate import generate
-from llmcourse.losses import cross_entropy
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.optim import AdamW, Muon, hidden_and_other_groups, parameter_groups
+from llmcourse.optim import AdamW, parameter_groups
 from llmcourse.pretrained import to_transformers
 from llmcourse.training import train
 
@@ -52,21 +51,6 @@ def attention(rounds: int) -> Iterator[Result]:
     yield Result("attention", "attention function", *alternate(a, b, rounds), note)
 
 
-def loss(rounds: int) -> Iterator[Result]:
-    """The loss of 8,192 tokens and its gradient, for GPT-2's vocabulary."""
-    logits = torch.randn(8192, GPT2_SMALL.vocab_size, device="cuda", requires_grad=True)
-    targets = torch.randint(GPT2_SMALL.vocab_size, (8192,), device="cuda")
-
-    def gradient(function):
-        return torch.autograd.grad(function(logits, targets), logits)[0]
-
-    theirs = partial(F.cross_entropy, reduction="sum")
-    torch.testing.assert_close(gradient(cross_entropy), gradient(theirs))
-    a, b = (per_call(partial(gradient, function), 20) for function in (cross_entropy, theirs))
-    note = "8,192 x 50,257, float32, with the gradient"
-    yield Result("loss", "cross-entropy", *alternate(a, b, rounds), note)
-
-
 def optimizer(rounds: int) -> Iterator[Result]:
     """One step on the parameters of GPT-2 small, with gradients that stay."""
     model = GPT(GPT2_SMALL).cuda()
@@ -75,28 +59,23 @@ def optimizer(rounds: int) -> Iterator[Result]:
     ours, theirs = copy_with_gradients(model), copy_with_gradients(model)
     mine = AdamW(parameter_groups(ours, 0.1))
     other = torch.optim.AdamW(parameter_groups(theirs, 0.1), fused=True)
+    mine.step(), other.step()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
     a, b = per_call(mine.step, 10), per_call(other.step, 10)
     note = "124 M parameters; theirs is one kernel for many tensors, ours eight for each"
     yield Result("optimizer", "AdamW step, torch fused", *alternate(a, b, rounds), note)
-    if not hasattr(torch.optim, "Muon"):
-        return
-    ours, theirs = copy_with_gradients(model), copy_with_gradients(model)
-    groups = [hidden_and_other_groups(each, 0.1)[0] for each in (ours, theirs)]
-    mine, other = Muon(groups[:1], 0.02, dtype=torch.bfloat16), torch.optim.Muon(groups[1:], 0.02)
-    mine.step(), other.step()
-    for p, q in zip(*(group["params"] for group in groups), strict=True):
-        assert (p - q).norm() < 0.01 * q.norm(), "the steps differ"
-    a, b = per_call(mine.step, 5), per_call(other.step, 5)
-    note = "the matrices of its blocks, both in bfloat16; ours handles matrices of one shape together"
-    yield Result("optimizer", "Muon step", *alternate(a, b, rounds), note)
+    yield from layers.muon(model, rounds)
 
 
 def training(rounds: int) -> Iterator[Result]:
     """A whole step, as on a CPU, and its share of the matmul peak (MFU)."""
     for what, (batch_size, config, dtype) in SIZES.items():
         start, T = GPT(config).cuda(), config.context_length
-        their_start = to_transformers(GPT(config)).cuda()
+        their_start = to_transformers(copy.deepcopy(start).cpu()).cuda()
         token_ids = torch.randint(config.vocab_size, (400 * T + 1,))
+        example = token_ids[None, :T].cuda()
+        torch.testing.assert_close(start(example), their_start(example).logits, rtol=1e-3, atol=1e-3)
         windows = [dict(input_ids=row, labels=row) for row in token_ids[: 400 * T].view(-1, T)]
         megabytes: dict[str, list[float]] = {"ours": [], "theirs": []}
 
@@ -193,7 +172,7 @@ def races(rounds: int) -> Iterator[Result]:
 
 GROUPS = {
     "attention": attention,
-    "loss": loss,
+    "loss": partial(layers.loss, shape=(8192, GPT2_SMALL.vocab_size), device="cuda"),
     "optimizer": optimizer,
     "training": training,
     "generation": generation,

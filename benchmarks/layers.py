@@ -76,9 +76,10 @@ def attend_in_bfloat16(layer: MultiHeadAttention, x: Tensor, is_causal: bool) ->
     return layer.out(y.transpose(1, 2).flatten(2))
 
 
-def loss(rounds: int) -> Iterator[Result]:
-    """The loss of 512 tokens and its gradient, for the vocabulary of the course model."""
-    logits, targets = torch.randn(512, 2048, requires_grad=True), torch.randint(2048, (512,))
+def loss(rounds: int, shape: tuple[int, int] = (512, 2048), device: str = "cpu") -> Iterator[Result]:
+    """The loss of N tokens and its gradient, for V entries, (N, V); as given, those of the course model."""
+    logits = torch.randn(shape, device=device, requires_grad=True)
+    targets = torch.randint(shape[1], shape[:1], device=device)
 
     def gradient(function):
         return torch.autograd.grad(function(logits, targets), logits)[0]
@@ -86,7 +87,7 @@ def loss(rounds: int) -> Iterator[Result]:
     theirs = partial(F.cross_entropy, reduction="sum")
     torch.testing.assert_close(gradient(cross_entropy), gradient(theirs))
     a, b = (per_call(partial(gradient, function), 20) for function in (cross_entropy, theirs))
-    note = "ours writes the gradient where the probabilities stood; theirs fills three tables as large"
+    note = f"{shape[0]:,} x {shape[1]:,}; ours writes the gradient where the probabilities stood; theirs fills three tables as large"
     yield Result("loss", "cross-entropy", *alternate(a, b, rounds), note)
 
 
@@ -112,6 +113,11 @@ def optimizer(rounds: int) -> Iterator[Result]:
             torch.testing.assert_close(p, q)
         a, b = per_call(mine.step, 20), per_call(other.step, 20)
         yield Result("optimizer", f"AdamW step, torch {kind}", *alternate(a, b, rounds), note)
+    yield from muon(model, rounds)
+
+
+def muon(model: nn.Module, rounds: int) -> Iterator[Result]:
+    """One step of Muon on the matrices inside the blocks of `model`, which has gradients."""
     if not hasattr(torch.optim, "Muon"):
         return
     ours, theirs = copy_with_gradients(model), copy_with_gradients(model)

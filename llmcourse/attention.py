@@ -92,7 +92,8 @@ def fused_attention(
     """Return what torch's fused kernel makes of q, k, v (B, H, T, D); its arguments, its errors.
 
     In training on a CPU in bfloat16 that kernel is slow (see benchmarks): there, short rows take
-    products of whole tables of weights instead, and all others the kernel in float32.
+    products of whole tables of weights instead (they can be differentiated once, and no further),
+    and all others the kernel in float32.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
         alike = q.shape == k.shape == v.shape and q.dtype == k.dtype == v.dtype

@@ -337,6 +337,7 @@ def test_training_in_bfloat16_calls_the_kernel_in_float32_or_for_short_rows_not_
 
 
 def test_training_in_bfloat16_takes_values_in_float32_as_well():
+    torch.manual_seed(0)
     layer, x, more = MultiHeadAttention(d_model=8, n_heads=2), torch.randn(1, 3, 8), torch.randn(1, 3, 8)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = layer(x, is_causal=True, extra_values=more)

@@ -123,6 +123,7 @@ def test_shift_moves_positions_later_whether_or_not_it_remembers(n):
 
 
 def test_rotary_in_bfloat16_turns_as_in_float32_up_to_rounding():
+    torch.manual_seed(0)
     x, angles = torch.randn(2, 9, 8), rotary_angles(9, 8)
     rounded = apply_rotary(x.bfloat16(), *angles)
     assert rounded.dtype == torch.bfloat16

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from llmcourse.data.manifest import course_data
+from llmcourse.inputs import number, whole
 from llmcourse.training import Step
 
 NAMES = {"loss": "training loss", "grad_norm": "gradient norm", "validation_loss": "validation loss"}
@@ -73,6 +74,8 @@ def block_points(steps: int, block: int, eval_every: int) -> list[Point]:
     >>> block_points(4, block=2, eval_every=4)[:2]
     [Point(curve='loss', first=1, last=2), Point(curve='loss', first=3, last=4)]
     """
+    steps, block = whole(steps, "steps"), whole(block, "block")
+    eval_every = whole(eval_every, "eval_every")
     if steps % block or steps % eval_every:
         raise ValueError(f"block={block} and eval_every={eval_every} must both divide steps={steps}")
     blocks = [(first, first + block - 1) for first in range(1, steps, block)]
@@ -87,6 +90,8 @@ def point_values(steps: Sequence[Step], points: Sequence[Point]) -> np.ndarray:
     """
     values = []
     for curve, first, last in points:
+        if len(steps) < last:
+            raise ValueError(f"the run has {len(steps)} steps and a point ends at step {last}: train as far")
         block = [getattr(step, curve) for step in steps[first - 1 : last]]
         if None in block:
             raise ValueError(
@@ -117,17 +122,22 @@ def tolerance_factor(healthy: np.ndarray, false_alarms: float = FALSE_ALARMS) ->
     Each of the R runs in turn is compared with all others, and only its farthest point counts.
     A new healthy run may come at any rank among these R distances, each as likely. So the band is
     as wide as the distance of rank (1 - false_alarms)(R + 1): that share of new runs is beyond it.
-    Raises ValueError when there are too few runs for so rare an alarm.
+    Raises ValueError when there are too few runs for so rare an alarm, or when these all agree.
 
     Source: Vovk et al. 2005 (conformal prediction); Barber et al. 2021, arXiv:1905.02928.
     """
+    false_alarms = number(false_alarms, "false_alarms", 1e-9, 1 - 1e-9, "a share, such as 0.05")
     n = len(healthy)
     rank = math.ceil((1 - false_alarms) * (n + 1) - 1e-9)
-    if rank > n:
-        needed = math.ceil(1 / false_alarms - 1e-9) - 1
+    if rank > n or n < 3:
+        needed = max(3, math.ceil(1 / false_alarms - 1e-9) - 1)
         raise ValueError(
             f"{n} healthy runs are too few for false_alarms={false_alarms:.2g} of a curve: give {needed} or more, "
             "or accept more false alarms"
+        )
+    if not (np.isfinite(healthy).all() and (np.ptp(healthy, axis=0) > 0).all()):
+        raise ValueError(
+            "each point needs a finite logarithm in each run, and runs that differ: give other seeds"
         )
     farthest = [np.abs(distances(healthy[i], np.delete(healthy, i, axis=0))).max() for i in range(n)]
     return float(np.sort(farthest)[rank - 1])
@@ -137,8 +147,20 @@ def make_bands(name: str, points: list[Point], runs: np.ndarray, false_alarms: f
     """Return the bands of `runs` (R, P): the values of R healthy runs at `points`.
 
     Each curve gets an equal part of the false alarms, so that a quiet one, such as the validation
-    loss, has not to be as wide as the gradient norm with its rare spikes.
+    loss, has not to be as wide as the gradient norm with its rare spikes. Raises ValueError where a
+    run has no value above 0, such as nan, since it would put every other run outside.
     """
+    runs = np.asarray(runs, dtype=float)
+    if runs.ndim != 2 or runs.shape[1] != len(points) or not len(points):
+        raise ValueError(
+            f"runs of shape {runs.shape} at {len(points)} points: give one column for each point"
+        )
+    bad = np.argwhere(~((runs > 0) & (runs < np.inf)))
+    if len(bad):
+        run, i = bad[0]
+        raise ValueError(
+            f"run {run} is {runs[run, i]} at {points[i]}: a healthy run is above 0 at every point"
+        )
     logs = np.log(runs)
     middle = logs.mean(0)
     reach = logs.std(0, ddof=1) * math.sqrt(1 + 1 / len(runs))
@@ -167,10 +189,12 @@ def read_runs(path: str | Path) -> tuple[list[Point], np.ndarray, list[dict[str,
     """Return the points, the values (R, P) and the other columns of a file with one run a row.
 
     A column such as "loss 1-10" holds the geometric mean of ten losses; an empty cell, a point that
-    the run did not reach, is nan.
+    the run did not reach, is nan. Raises ValueError for a file without runs.
     """
-    with Path(path).open(encoding="utf-8", newline="") as file:
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:  # a spreadsheet may add a BOM
         rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(f"{path} holds no run: it needs a line of names, and a line for each run")
     names = [name for name in rows[0] if " " in name]
     points = [Point(curve, *map(int, ends.split("-"))) for curve, ends in map(str.split, names)]
     runs = np.array([[float(row.pop(name) or "nan") for name in names] for row in rows])

@@ -10,10 +10,13 @@ give two functions:
 `steps` is any unit of cost: updates, epochs, seconds.
 """
 
+import bisect
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+
+from llmcourse.inputs import whole
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,11 @@ def random_search(draw: Callable, train: Callable, budget: int, steps: int, seed
 
     Source: Bergstra & Bengio 2012, JMLR 13.
     """
+    budget, steps = whole(budget, "budget", least=0), whole(steps, "steps", least=0)
     if steps < 1 or budget < steps:
-        raise ValueError(f"a budget of {budget} does not pay for one trial of {steps} steps, at least 1")
+        raise ValueError(
+            f"a budget of {budget} does not pay for one trial of {steps} steps, at least 1: give more"
+        )
     rng = random.Random(seed)
     for spent in range(steps, budget + 1, steps):
         config = draw(rng)
@@ -56,6 +62,8 @@ def halving_plan(budget: int, first_steps: int = 1, factor: int = 3) -> list[tup
     >>> halving_plan(81)
     [(27, 1), (9, 3), (3, 9), (1, 27)]
     """
+    budget = whole(budget, "budget", least=0)
+    factor, first_steps = whole(factor, "factor", least=0), whole(first_steps, "first_steps", least=0)
     if factor < 2 or first_steps < 1:
         raise ValueError(f"factor={factor} must be at least 2 and first_steps={first_steps} at least 1")
 
@@ -69,15 +77,13 @@ def halving_plan(budget: int, first_steps: int = 1, factor: int = 3) -> list[tup
         before = [0, *(steps for _, steps in rungs)]
         return sum(n * (steps - earlier) for (n, steps), earlier in zip(rungs, before, strict=False))
 
-    n = factor
-    if cost(plan(n)) > budget:
+    if cost(plan(factor)) > budget:
         raise ValueError(
             f"a budget of {budget} does not pay for {factor} configurations, which cost "
             f"{cost(plan(factor))}: give more, or start with fewer than {first_steps} steps"
         )
-    while cost(plan(n + 1)) <= budget:
-        n += 1
-    return plan(n)
+    numbers = range(budget // first_steps + 2)  # the cost grows with each configuration
+    return plan(bisect.bisect_right(numbers, budget, key=lambda n: cost(plan(n))) - 1)
 
 
 def successive_halving(
@@ -105,15 +111,20 @@ def successive_halving(
 def best_trial(trials: Iterable[Trial]) -> Trial:
     """Return the trial with the highest score among those that were trained longest.
 
-    A high score after a short training is a weaker promise. Raises ValueError for no trial.
+    A high score after a short training is a weaker promise. A run that diverged, with a score that
+    is not finite, is never chosen. Raises ValueError when there is no trial to choose from.
     """
     trials = list(trials)
-    if not trials:
-        raise ValueError("there is no trial to choose from: run the search first")
-    longest = max(trial.steps for trial in trials)
-    return max((trial for trial in trials if trial.steps == longest), key=lambda trial: trial.score)
+    longest = max((trial.steps for trial in trials), default=0)
+    trained = [trial for trial in trials if trial.steps == longest and math.isfinite(trial.score)]
+    if not trained:
+        diverged = f": all that were trained for {longest} steps diverged" if trials else ""
+        raise ValueError(
+            f"there is no trial to choose from{diverged}; run the search first, or with other rates"
+        )
+    return max(trained, key=lambda trial: trial.score)
 
 
 def _usable(score: float) -> float:
     score = float(score)
-    return -math.inf if math.isnan(score) else score  # a run that has diverged is the worst
+    return score if math.isfinite(score) else -math.inf  # a run that has diverged is the worst

@@ -1,5 +1,6 @@
 """Reference bands: the width against theory and simulation, the shipped runs, and every bad input."""
 
+import math
 import re
 from dataclasses import replace
 
@@ -72,6 +73,44 @@ def test_the_rank_allows_no_rarer_alarm_than_the_number_of_runs():
     assert curves.tolerance_factor(values, 0.5) == sorted(far)[9]
     with pytest.raises(ValueError, match=r"18 healthy runs are too few .* give 19"):
         curves.tolerance_factor(values[:18], 0.05)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1.0])
+def test_a_band_is_not_made_from_a_run_that_diverged(bad):
+    """A band of nan would put every other run outside, in a confident sentence."""
+    points = curves.block_points(4, 2, 4)
+    runs = np.random.default_rng(0).uniform(1, 2, (60, len(points)))
+    curves.make_bands("x", points, runs)
+    runs[7, 2] = bad
+    with pytest.raises(ValueError, match=f"run 7 is {bad} at Point"):
+        curves.make_bands("x", points, runs)
+
+
+def test_runs_that_do_not_differ_or_do_not_match_make_no_band():
+    points = curves.block_points(4, 2, 4)
+    with pytest.raises(ValueError, match="runs that differ"):
+        curves.make_bands("x", points, np.ones((60, len(points))))
+    with pytest.raises(ValueError, match="give one column for each point"):
+        curves.make_bands("x", points, np.ones((60, 3)))
+    with pytest.raises(ValueError, match="too few"):
+        curves.tolerance_factor(np.array([[1.0], [2.0]]), 0.5)
+
+
+def test_a_point_beyond_the_run_has_no_value():
+    with pytest.raises(ValueError, match="the run has 4 steps and a point ends at step 8"):
+        curves.point_values(steps_of(n=4), [Point("loss", 1, 8)])
+
+
+def test_a_file_of_runs_may_come_from_a_spreadsheet_and_must_not_be_empty(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_bytes(b"\xef\xbb\xbfloss 1-2,seed\r\n1.5,7\r\n,8\r\n")
+    points, runs, rows = curves.read_runs(path)
+    assert (points, rows) == ([Point("loss", 1, 2)], [{"seed": "7"}, {"seed": "8"}])
+    assert runs[0, 0] == 1.5
+    assert math.isnan(runs[1, 0])
+    path.write_text("loss 1-2,seed\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="holds no run"):
+        curves.read_runs(path)
 
 
 def test_distances_are_those_of_a_prediction_interval():

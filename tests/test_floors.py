@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "llmcourse"
 FLOORS = [  # a module may import modules of its own floor or below, never above
     [
+        "inputs",
         "runtime",
         "positions",
         "attention",
@@ -65,7 +66,7 @@ def floor_of(name: str) -> int:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_run_downwards_only(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("llmcourse."):
             module = node.module.removeprefix("llmcourse.")
@@ -79,7 +80,7 @@ def test_imports_run_downwards_only(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_module_and_its_functions_fit(path):
-    source = path.read_text()
+    source = path.read_text(encoding="utf-8")
     assert len(source.splitlines()) <= 300, "a module is 60-250 lines; a few more are borne"
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
@@ -88,6 +89,6 @@ def test_module_and_its_functions_fit(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_public_names_have_docstrings(path):
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{name_of(path)}.{node.name}"

@@ -113,6 +113,23 @@ def test_a_run_that_diverged_is_never_the_best():
     assert best_trial(rungs).config <= 0.2
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_trial_without_a_finite_score_is_never_the_best(bad, order):
+    trials = [Trial("diverged", 9, bad, 9), Trial("fine", 9, -3.0, 18), Trial("short", 1, 5.0, 19)][::order]
+    assert best_trial(iter(trials)).config == "fine"
+    with pytest.raises(ValueError, match="all that were trained for 9 steps diverged"):
+        best_trial([Trial("diverged", 9, bad, 9), Trial("short", 1, 5.0, 10)])
+
+
+def test_a_plan_for_a_large_budget_is_found_at_once():
+    budget = 10**12
+    (n, _), *_ = halving_plan(budget)
+    assert (
+        0.9 < n * 2 / 3 * math.log(n, 3) / budget < 1.1
+    )  # a rung: n / 3^k trials for 2 * 3^(k - 1) steps more
+
+
 def test_a_high_score_after_a_short_training_does_not_win():
     trials = [Trial("short", 1, 0.9, 1), Trial("long", 9, 0.7, 10), Trial("other", 9, 0.6, 19)]
     assert best_trial(trials).config == "long"

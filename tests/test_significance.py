@@ -158,6 +158,44 @@ def test_more_power_and_smaller_differences_need_more_items():
     assert items_needed(0.01, 0.1) / items_needed(0.02, 0.1) == pytest.approx(4, rel=0.02)
 
 
+def test_one_item_has_no_spread():
+    """scipy.stats.bootstrap refuses a single observation; a mean of its own is no interval."""
+    assert all(map(math.isnan, bootstrap_interval([1.0])))
+    assert all(map(math.isnan, bootstrap_interval([1.0, 0.0], groups=["film", "film"])))
+    found = paired_comparison([1.0], [0.0])
+    assert (found.difference, found.p_value) == (1.0, 1.0)
+    assert math.isnan(found.low)
+    assert bootstrap_interval([1.0, 1.0]) == (1.0, 1.0)
+
+
+def test_the_sign_test_has_no_unit_and_ignores_the_sign_of_zero():
+    differences = np.random.default_rng(2).normal(0.3, 1, size=30)
+    p = sign_flip_p_value(differences)
+    assert sign_flip_p_value(differences * 1e250) == sign_flip_p_value(differences * 1e-250) == p
+    assert sign_flip_p_value([*differences, 0.0, -0.0]) == p
+    assert sign_flip_p_value([-0.0, 0.0]) == 1.0
+
+
+def test_groups_may_be_any_names():
+    values = [1, 1, 1, 0]
+    wanted = bootstrap_interval(values, groups=["a", "a", "a", "b"])
+    for groups in (
+        (0, 0, 0, 1),
+        np.array([3, 3, 3, 7]),
+        iter("aaab"),
+        [("a", 1)] * 3 + [("b", 0)],
+        [1, 1, 1, "1"],
+    ):
+        assert bootstrap_interval(values, groups=groups) == wanted
+
+
+@pytest.mark.parametrize("missing", [None, math.nan])
+def test_items_without_a_group_are_not_one_group(missing):
+    for call in (bootstrap_interval, lambda row, groups: paired_comparison(row, [0, 1], groups=groups)):
+        with pytest.raises(ValueError, match=r"groups\[1\] is"):
+            call([1.0, 2.0], groups=["a", missing])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from llmcourse.inputs import id_row, whole
+
 SMOOTHINGS = ("witten-bell", "kneser-ney")
 
 
@@ -23,8 +25,8 @@ class NGramModel:
       count(h w) is the number of different tokens seen before h w: "Francisco" is frequent, but
       only after "San".
 
-    Raises ValueError for an empty text, an id outside the vocabulary, an unknown smoothing, or
-    when V^order does not fit into 63 bits.
+    Raises ValueError for an empty text, an id outside the vocabulary (here and in each method), an
+    unknown smoothing, or when V^order does not fit into 63 bits.
 
     >>> model = NGramModel([0, 1, 0, 1, 0], vocab_size=2, order=2)
     >>> model.next_probabilities([0]).round(3).tolist()
@@ -34,19 +36,15 @@ class NGramModel:
     """
 
     def __init__(self, token_ids, vocab_size: int, order: int, smoothing: str = "witten-bell"):
-        ids = np.asarray(token_ids, dtype=np.int64)
         if smoothing not in SMOOTHINGS:
             raise ValueError(f"smoothing={smoothing!r} is unknown: choose one of {SMOOTHINGS}")
-        if order < 1 or vocab_size**order >= 2**63:
+        vocab_size, order = whole(vocab_size, "vocab_size"), whole(order, "order")
+        if vocab_size**order >= 2**63:
             raise ValueError(
-                f"order={order} with vocab_size={vocab_size}: order must be at least 1 and "
-                "vocab_size**order below 2**63; use a smaller order or vocabulary"
+                f"order={order} with vocab_size={vocab_size}: vocab_size**order must be below 2**63; "
+                "use a smaller order or vocabulary"
             )
-        if ids.size == 0 or ids.min() < 0 or ids.max() >= vocab_size:
-            raise ValueError(
-                f"the text must hold ids from 0 to {vocab_size - 1} and at least one; "
-                f"it has {ids.size} tokens. Is it from another tokenizer?"
-            )
+        ids = id_row(token_ids, vocab_size, least=1)
         self.vocab_size, self.order, self.smoothing = vocab_size, order, smoothing
         self._grams, self._histories, self._discounts = [], [], []
         longer = None
@@ -85,19 +83,22 @@ class NGramModel:
 
     def log_probabilities(self, token_ids) -> np.ndarray:
         """Return (N,): the natural log of each token's probability given those before it."""
-        ids = np.asarray(token_ids, dtype=np.int64)
+        ids = id_row(token_ids, self.vocab_size)
         p = np.full(len(ids), 1.0 / self.vocab_size)
         for n in range(1, self.order + 1):
             p[n - 1 :] = self._interpolate(n, self._keys(ids, n), p[n - 1 :])
         return np.log(p)
 
     def loss(self, token_ids) -> float:
-        """Return the mean negative log-probability in nats per token: the loss of chapter 3."""
-        return -float(self.log_probabilities(token_ids).mean())
+        """Return the mean negative log-probability in nats per token: the loss of chapter 3.
+
+        Raises ValueError for an empty text, which has no mean.
+        """
+        return -float(self.log_probabilities(id_row(token_ids, self.vocab_size, least=1)).mean())
 
     def next_probabilities(self, history) -> np.ndarray:
         """Return (V,): the probability of each next token after `history`; they sum to 1."""
-        history = [int(i) for i in history]
+        history = id_row(history, self.vocab_size, "history").tolist()
         p = np.full(self.vocab_size, 1.0 / self.vocab_size)
         for n in range(1, min(self.order, len(history) + 1) + 1):
             key = 0
@@ -109,11 +110,12 @@ class NGramModel:
 
     def sample(self, history, n_tokens: int, seed: int = 0) -> list[int]:
         """Return `n_tokens` ids drawn one after another, each given those before it."""
-        rng, ids = np.random.default_rng(seed), list(history)
-        for _ in range(n_tokens):
+        rng, ids = np.random.default_rng(seed), id_row(history, self.vocab_size, "history").tolist()
+        start = len(ids)
+        for _ in range(whole(n_tokens, "n_tokens", least=0)):
             p = self.next_probabilities(ids[-self.order :])
             ids.append(int(rng.choice(self.vocab_size, p=p / math.fsum(p))))
-        return ids[len(history) :]
+        return ids[start:]
 
 
 def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:

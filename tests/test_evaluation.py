@@ -265,6 +265,39 @@ def test_documents_are_read_once_and_ids_will_do():
     assert ngram_overlap([], [[1]], 2) == []
 
 
+@pytest.mark.parametrize("form", [torch.tensor, np.array, tuple, iter], ids=lambda form: form.__name__)
+def test_ids_in_any_form_are_found_in_documents(form):
+    """Two tensors of the same id are not the same key: a leak was reported as 0.0."""
+    assert ngram_overlap([form([1, 2, 3])], [form([0, 1, 2, 3])], 2) == [1.0]
+    assert ngram_overlap([[1, 2, 3]], iter([form([0, 1, 2])]), 2) == [0.5]
+
+
+def test_a_text_is_no_row_of_words():
+    for items, documents in (
+        ("to be", [["to"]]),
+        (["to be"], [["to"]]),
+        ([["to"]], "to"),
+        ([["to"]], ["to be"]),
+    ):
+        with pytest.raises(ValueError, match="give a row"):
+            ngram_overlap(items, documents, 2)
+
+
+def test_equal_options_are_a_tie_wherever_they_stand(model):
+    sums, _ = multiple_choice(model, [[1, 2, 3]], [[[4, 5], [6], [4, 5], [4, 5, 6]]])
+    assert sums[0, 0].item() == pytest.approx(sums[0, 2].item(), abs=1e-6)
+    alone, _ = multiple_choice(model, [[1, 2, 3]], [[[4, 5]]])
+    assert sums[0, 0].item() == pytest.approx(alone.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("contexts", "options"), [([], []), ([[1]], [[]]), ([[1]], []), ([[1]], [[[1]], [[2]]])]
+)
+def test_items_without_options_are_refused(model, contexts, options):
+    with pytest.raises(ValueError, match="give the same number of options"):
+        multiple_choice(model, contexts, options)
+
+
 @pytest.mark.parametrize(("items", "n"), [([[1]], 0), ([[1], []], 2)])
 def test_n_grams_that_do_not_exist_are_refused(items, n):
     with pytest.raises(ValueError, match="must be at least 1, and each item must hold a word"):

@@ -130,6 +130,27 @@ def test_errors(ids, vocab_size, order, message):
         NGramModel(ids, vocab_size, order)
 
 
+def test_an_empty_text_has_no_loss_and_no_probabilities():
+    model = NGramModel([0, 1, 0], 2, 2)
+    assert model.log_probabilities([]).tolist() == []
+    with pytest.raises(ValueError, match="it has 0 tokens"):
+        model.loss([])
+
+
+@pytest.mark.parametrize("bad", [-1, 2, 5])
+def test_an_id_of_another_vocabulary_has_no_probability(bad):
+    """Ids are digits of one number: 2 in a vocabulary of 2 is the pair (1, 0), and was counted as such."""
+    model = NGramModel([0, 1, 0, 1, 1], 2, 3)
+    for measure in (
+        model.loss,
+        model.log_probabilities,
+        model.next_probabilities,
+        lambda i: model.sample(i, 1),
+    ):
+        with pytest.raises(ValueError, match="give ids from 0 to 1"):
+            measure([0, bad, 1])
+
+
 # ---- Kneser-Ney -----------------------------------------------------------------------------
 
 

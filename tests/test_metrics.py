@@ -63,6 +63,56 @@ def test_scores_by_hand_of_lists_tensors_and_a_class_never_said():
     assert classification_scores([True, False], [True, False])["f1"] == 1.0
 
 
+def test_an_unreadable_answer_is_wrong_and_no_class_of_its_own():
+    """scikit-learn/scikit-learn#30334 asks for `labels=[1]`: an answer of -1 is neither a hit nor a class."""
+    for unreadable in (-1, None):
+        scores = classification_scores([1, 0, unreadable, 1], [1, 0, 1, 0])
+        assert (scores["accuracy"], scores["precision"], scores["recall"]) == (0.5, 0.5, 0.5)
+        theirs = f1_score([1, 0, 1, 0], [1, 0, -1, 1], labels=[0, 1], average="macro")
+        assert scores["macro_f1"] == pytest.approx(theirs)
+    assert classification_scores([-1, 1, -1], [-1, 1, 1])["accuracy"] == pytest.approx(2 / 3)  # a label here
+    nothing = classification_scores([None, None], [1, 0])
+    assert nothing == {name: 0.5 if name == "majority" else 0.0 for name in nothing}
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labels"),
+    [
+        ([2, 0, 1, 1], [0, 0, 1, 1]),  # a class that the labels lack
+        ([0, 0, 0, 0], [0, 2, 1, 1]),  # classes that are never said
+        ([0, 0], [0, 0]),
+        ([1, 1], [0, 0]),
+        ([5, 3, 3], [3, 5, 7]),
+        (["cat", "dog", "cat"], ["cat", "cat", "bird"]),
+        ([True, False, True], [1, 0, 0]),
+    ],
+)
+def test_classes_that_one_side_lacks_count_as_in_scikit_learn(predicted, labels):
+    scores = classification_scores(predicted, labels)
+    assert scores["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    theirs = f1_score(labels, predicted, average="macro", zero_division=0)
+    assert scores["macro_f1"] == pytest.approx(theirs)
+    if set(labels) <= {0, 1}:
+        assert scores["f1"] == pytest.approx(
+            f1_score(labels, predicted, labels=[1], average="macro", zero_division=0)
+        )
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labels", "message"),
+    [
+        ([0.7, 0.2], [1, 0], r"predicted\[0\] is 0.7"),
+        ([1, math.nan], [1, 0], r"predicted\[1\] is nan"),
+        ([1, 0], [None, 0], r"labels\[0\] is None"),
+        (["1", "0"], [1, 0], "texts and numbers"),
+        ("10", "10", "give a row"),
+    ],
+)
+def test_what_is_no_class_is_refused(predicted, labels, message):
+    with pytest.raises(ValueError, match=message):
+        classification_scores(predicted, labels)
+
+
 @pytest.mark.parametrize(("a", "b"), [([], []), ([1], [1, 0]), ([[1]], [[1]])])
 def test_rows_that_do_not_match_are_refused(a, b):
     with pytest.raises(ValueError, match="give two rows of equal length"):
@@ -108,6 +158,20 @@ def test_calibration_error_at_the_edges():
     assert reliability([0.0, 1.0], [0, 1], n_bins=10) == [(0.0, 0.0, 1), (1.0, 1.0, 1)]
 
 
+@pytest.mark.parametrize("n_bins", [3, 7, 10, 29, 100])
+def test_a_confidence_at_a_border_belongs_to_the_bin_that_begins_there(n_bins):
+    """b / n is at least b / n: 0.29 * 100 is 28.999... in floating point, and must not decide it."""
+    borders = np.arange(n_bins) / n_bins
+    rows = reliability([*borders, 1.0], [1] * (n_bins + 1), n_bins)
+    assert [row[2] for row in rows] == [1] * (n_bins - 1) + [2]
+
+
+def test_an_accuracy_is_made_of_0_and_1():
+    for correct in ([2, 1], [0.5, 1], [-1, 1]):
+        with pytest.raises(ValueError, match=r"correct|give 1 where"):
+            expected_calibration_error([0.5, 0.5], correct)
+
+
 @pytest.mark.parametrize("bad", [[1.2, 0.5], [-0.1, 0.5], [math.nan, 0.5]])
 def test_what_is_no_probability_is_refused(bad):
     with pytest.raises(ValueError, match="give probabilities, not logits"):
@@ -140,6 +204,23 @@ def test_temperature_has_the_smallest_loss_of_a_fine_grid():
 def test_logits_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="logits must be finite"):
         fit_temperature([[math.inf, 0.0]], [0])
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        ([], [], "logits must be finite"),
+        ([[0.0, 0.0]] * 3, [0, 1, 1], "no temperature changes anything"),
+        ([[1.0], [2.0]], [0, 0], "no temperature changes anything"),
+        ([[1.0, 2.0], [3.0]], [0, 0], "logits must be finite"),
+        ([[1.0, 2.0]], [-100], r"labels\[0\] is -100: give classes from 0 to 1"),
+        ([[1.0, 2.0]], [0, 1], "2 labels for 1 rows"),
+        (torch.full((2, 2), math.nan), [0, 1], "logits must be finite"),
+    ],
+)
+def test_logits_that_have_no_temperature_are_refused(logits, labels, message):
+    with pytest.raises(ValueError, match=message):
+        fit_temperature(logits, labels)
 
 
 # ---- texts ----------------------------------------------------------------------------------
@@ -226,6 +307,56 @@ def test_references_without_anything_to_hear_are_refused(score):
         score(["something"], ["  "])
 
 
+WHITE = [
+    " ",
+    "  ",
+    "\t",
+    "\n",
+    "\r\n",
+    "\N{NO-BREAK SPACE}",
+    "\N{IDEOGRAPHIC SPACE}",
+    " \n ",
+    "\N{THIN SPACE}",
+]
+
+
+@pytest.mark.parametrize("white", WHITE, ids=ascii)
+@pytest.mark.parametrize("score", [wer, cer])
+def test_white_space_of_any_kind_separates_words(score, white):
+    """jitsi/jiwer#129: by itself, jiwer splits at blanks, and takes "the" + line break + "cat" for a word."""
+    spoken = white.join(["", "the", "cat", "sat", ""])
+    assert score([spoken], ["the cat sat"]) == score(["the cat sat"], [spoken]) == 0.0
+    assert score([spoken], ["the cat"]) == score(["the cat sat"], ["the cat"])
+
+
+@pytest.mark.parametrize("score", [wer, cer, lambda h, r: 1 - rouge(h, r, "zh")["rouge1"]])
+def test_a_letter_is_the_same_in_either_normal_form(score):
+    """Unicode Standard Annex 15: canonically equivalent texts are the same text."""
+    composed, decomposed = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
+    assert composed != decomposed
+    assert score([composed], [decomposed]) == score([decomposed], [composed]) == 0.0
+    assert bleu([f"a b c d {composed}"], [f"a b c d {decomposed}"]) == pytest.approx(100)
+
+
+def test_silence_costs_what_is_said_into_it():
+    """jitsi/jiwer#98: an empty reference among others; its words are extra ones."""
+    assert wer(["", "a b"], ["", "a b"]) == cer(["", "a b"], ["", "a b"]) == 0.0
+    assert wer(["a b c", "a b"], ["", "a b"]) == 1.5
+    assert wer(["", ""], ["a b", "c"]) == 1.0
+
+
+def test_bleu_of_texts_shorter_than_four_words_is_0_by_definition():
+    """mjpost/sacrebleu#114; with one longer text among them, the runs of four come from there."""
+    assert bleu(["你好"], ["你好"], "zh") == bleu(["yes"], ["yes"]) == bleu([""], ["a"]) == 0.0
+    assert bleu(["你好", "今天天气很好"], ["你好", "今天天气很好"], "zh") == pytest.approx(100)
+
+
+def test_rouge_of_other_alphabets_needs_the_other_tokenizer():
+    for truth, other in (("Größe", "Grüße"), ("мир", "дом"), ("हिन्दी", "हिन्दू")):
+        assert rouge([other], [truth], "zh")["rouge1"] == 0.0
+        assert rouge([truth], [truth], "zh")["rouge1"] == 1.0
+
+
 def test_chinese_needs_its_own_words():
     text, near = "今天天气很好，我们一起去公园散步。", "今天天气不错，我们一起去公园走走。"
     assert bleu([text], [text], "zh") == pytest.approx(100)
@@ -253,6 +384,14 @@ def test_the_chinese_tokenizer_keeps_words_of_other_scripts():
         ([], [], "at least one"),
         ("a text", ["a text"], r"a single text is \[text\]"),
         (["a text"], "a text", r"a single text is \[text\]"),
+        (b"a text", ["a text"], r"a single text is \[text\]"),
+        (["a", None], ["a", "b"], r"hypotheses\[1\] is None"),
+        (["a", "b"], ["a", None], r"references\[1\] is None"),
+        ([3], ["a"], r"hypotheses\[0\] is 3"),
+        ([["a"]], ["a"], r"hypotheses\[0\] is \['a'\]"),
+        ({"a"}, ["a"], "give a row"),
+        (["a"], [[]], "give|there must be as many"),
+        (["a"], [[None]], "references"),
     ],
 )
 def test_texts_that_do_not_match_are_refused(score, hypotheses, references, message):

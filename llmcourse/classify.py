@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.data.batches import pad
+from llmcourse.inputs import class_row, id_row, text_list, whole
 from llmcourse.model import GPT
 from llmcourse.optim import AdamW, parameter_groups
 from llmcourse.schedules import warmup_cosine
@@ -36,8 +37,7 @@ def batches_by_length(lengths: Sequence[int], batch_size: int, seed: int | None 
     """
     if not len(lengths):
         raise ValueError("there is nothing to put into batches: give at least one text")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: must be at least 1")
+    batch_size = whole(batch_size, "batch_size")
     generator = torch.Generator().manual_seed(seed or 0)
     rows = range(len(lengths)) if seed is None else torch.randperm(len(lengths), generator=generator).tolist()
     order = sorted(rows, key=lambda row: -lengths[row])
@@ -72,13 +72,17 @@ def hidden_states(model: GPT, token_ids: Tensor) -> list[Tensor]:
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
-    """Return (token_ids, attention_mask), each (B, T), with T the longest row.
+    """Return (token_ids, attention_mask), each (B, T), with T the longest row, at least 1.
+
+    So an empty text is a row of padding, and its mean is 0, whichever rows lie beside it. Raises
+    ValueError without a row.
 
     >>> pad_right([[5, 6], [7]])[1].tolist()
     [[1, 1], [1, 0]]
     """
+    rows = list(rows)
     lengths = torch.tensor([len(row) for row in rows])
-    token_ids, _ = pad(rows, int(lengths.max()), pad_id)
+    token_ids, _ = pad(rows, max([1, *lengths.tolist()]), pad_id)
     return token_ids, (torch.arange(token_ids.shape[1]) < lengths[:, None]).long()
 
 
@@ -98,26 +102,30 @@ def encoder_features(
 ) -> Tensor:
     """Return the mean-pooled hidden states of a transformers encoder after each layer, (N, L + 1, C).
 
-    Longer texts are cut at `max_length` tokens. `dtype` is the precision of the products.
+    Longer texts are cut at `max_length` tokens; one without a token has features of 0. `dtype` is
+    the precision of the products. Raises ValueError for no texts, and what is no text.
     Source: Reimers & Gurevych 2019, arXiv:1908.10084, sec. 3 (mean pooling).
     """
     model.eval()
     device = next(model.parameters()).device
 
     def states_of(rows):
-        inputs = tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(device)
+        token_ids, mask = (x.to(device) for x in pad_right(rows, tokenizer.pad_token_id or 0))
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            return model(**inputs, output_hidden_states=True).hidden_states, inputs["attention_mask"]
+            return model(token_ids, attention_mask=mask, output_hidden_states=True).hidden_states, mask
 
-    rows = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    texts = text_list(texts)
+    rows = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"] if texts else []
     return _pooled_states(rows, batch_size, states_of)
 
 
 def gpt_features(model: GPT, rows: Sequence[Sequence[int]], batch_size: int = 64) -> Tensor:
     """Return the mean-pooled hidden states of our GPT after each block, (N, L + 1, C).
 
-    `rows` are token ids, each at most the model's context long.
+    `rows` are token ids, each at most the model's context long; an empty one has features of 0.
+    Raises ValueError for no rows, a longer one, and an id outside the vocabulary.
     """
+    rows = _checked_rows(model, rows)
     model.eval()
 
     def states_of(some):
@@ -127,19 +135,34 @@ def gpt_features(model: GPT, rows: Sequence[Sequence[int]], batch_size: int = 64
     return _pooled_states(rows, batch_size, states_of)
 
 
+def _checked_rows(model: GPT, rows) -> list:
+    """Return rows of ids that the model can read; ValueError names the first that it cannot, before any work."""
+    rows = [id_row(row, model.config.vocab_size, f"rows[{i}]") for i, row in enumerate(rows)]
+    for i, row in enumerate(rows):
+        if len(row) > model.config.context_length:
+            raise ValueError(
+                f"rows[{i}] has {len(row)} tokens and the model's context {model.config.context_length}: "
+                "cut the text, or build the model with a longer context_length"
+            )
+    return rows
+
+
 def linear_probe(features, labels, strength: float = 0.01):
     """Return logistic regression fitted on standardized features (N, C): scikit-learn's pipeline.
 
     `strength` is scikit-learn's C: small values keep the weights small. Raises ValueError when
-    a label is missing, or when there is only one class.
+    a label is missing or no class, when there is only one class, and for features that are not finite.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    labels = class_row(labels)
+    if isinstance(features, Tensor):  # numpy knows no bfloat16
+        features = features.detach().cpu().to(torch.promote_types(features.dtype, torch.float32)).numpy()
     if len(features) != len(labels):
         raise ValueError(f"{len(features)} texts but {len(labels)} labels: each text needs one label")
-    if len(set(map(int, labels))) < 2:
+    if len(set(labels)) < 2:
         raise ValueError(f"all {len(labels)} labels are the same: a classifier needs examples of two classes")
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500)).fit(features, labels)
 
@@ -169,10 +192,10 @@ def fit_classifier(
 ) -> list[float]:
     """Train all weights on `rows` of token ids in place; return the loss of each step.
 
-    Batches come from rows of about equal length, shuffled anew each epoch.
+    Batches come from rows of about equal length, shuffled anew each epoch. Raises ValueError, before
+    the first step, for missing labels, a class that the head lacks, and rows as `gpt_features` does.
     """
-    if len(rows) != len(labels):
-        raise ValueError(f"{len(rows)} texts but {len(labels)} labels: each text needs one label")
+    rows, labels = _labelled_rows(model, rows, labels)
     model.train()
     optimizer = AdamW(parameter_groups(model, weight_decay=0.1), lr=lr)
     schedule, losses, epoch = warmup_cosine(steps, max(1, steps // 10)), [], 0
@@ -182,9 +205,7 @@ def fit_classifier(
         for batch in batches[: steps - len(losses)]:
             for group in optimizer.param_groups:
                 group["lr"] = lr * schedule(len(losses))
-            loss = F.cross_entropy(
-                model(*pad_right([rows[i] for i in batch])), torch.tensor([labels[i] for i in batch])
-            )
+            loss = F.cross_entropy(model(*pad_right([rows[i] for i in batch])), labels[batch])
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -195,10 +216,22 @@ def fit_classifier(
 
 @torch.no_grad()
 def accuracy(model: GPTClassifier, rows, labels, batch_size: int = 64) -> float:
-    """Return the share of `rows` of token ids that the model labels right."""
+    """Return the share of `rows` of token ids that the model labels right.
+
+    An empty row is a text as well: the head's bias decides. Raises ValueError as `fit_classifier`.
+    """
+    rows, labels = _labelled_rows(model, rows, labels)
     model.eval()
     right = 0
     for batch in batches_by_length([len(row) for row in rows], batch_size):
         guesses = model(*pad_right([rows[i] for i in batch])).argmax(dim=-1)
-        right += (guesses == torch.tensor([labels[i] for i in batch])).sum().item()
+        right += (guesses == labels[batch]).sum().item()
     return right / len(rows)
+
+
+def _labelled_rows(model: GPTClassifier, rows, labels) -> tuple[list, Tensor]:
+    rows = _checked_rows(model.body, rows)
+    labels = torch.from_numpy(id_row(labels, model.head.out_features, "labels", kind="classes"))
+    if len(rows) != len(labels):
+        raise ValueError(f"{len(rows)} texts but {len(labels)} labels: each text needs one label")
+    return rows, labels

@@ -139,6 +139,80 @@ def test_fitting_learns_what_can_be_learned_and_repeats_exactly():
     assert classify.accuracy(model, rows, [1 - label for label in labels]) == 0.0
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 64, 65])
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_an_empty_text_has_features_of_0_however_the_rows_are_divided(n, batch_size):
+    """allenai/allennlp#837: with 64 rows and an empty one, the last batch holds the empty one alone."""
+    rows = [[], *([[1, 2]] * (n - 1))]
+    features = classify.gpt_features(small_gpt(), rows, batch_size)
+    assert features.shape == (n, 3, 16)
+    assert torch.equal(features[0], torch.zeros(3, 16))
+    assert torch.isfinite(features).all()
+    if n > 1:
+        alone = classify.gpt_features(small_gpt(), [[1, 2]])
+        assert torch.allclose(features[1:], alone.expand(n - 1, -1, -1), atol=1e-6)
+
+
+def test_a_model_with_a_head_reads_empty_texts_too():
+    model = classify.GPTClassifier(small_gpt())
+    losses = classify.fit_classifier(model, [[1, 2], [], [3]], [0, 1, 0], steps=6, batch_size=1)
+    assert np.isfinite(losses).all()
+    assert classify.accuracy(model, [[]], [1], batch_size=1) == classify.accuracy(model, [[], []], [1, 1])
+    assert model(*classify.pad_right([[]])).shape == (1, 2)
+    assert torch.equal(model(*classify.pad_right([[]])), model.head(torch.zeros(1, 16)))
+
+
+def test_a_text_without_tokens_has_encoder_features_of_0(encoder):
+    model, tokenizer = encoder
+    bare = lambda texts, **options: tokenizer(texts, add_special_tokens=False, **options)  # noqa: E731
+    bare.pad_token_id = tokenizer.pad_token_id
+    for texts in ([""], ["", ""], ["no", "", "a fine film"]):
+        features = classify.encoder_features(model, bare, texts, batch_size=1)
+        assert torch.equal(features[0 if texts[0] == "" else 1], torch.zeros(3, 24))
+        assert torch.isfinite(features).all()
+    for texts, message in (
+        ([], "at least one text"),
+        ("no", "give a row"),
+        (["no", None], r"texts\[1\] is None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            classify.encoder_features(model, tokenizer, texts)
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "message"),
+    [
+        ([], [], "at least one text"),
+        ([[1], [1] * 9], [0, 1], r"rows\[1\] has 9 tokens and the model's context 8"),
+        ([[1], [12]], [0, 1], r"rows\[1\]\[0\] is 12: give ids from 0 to 11"),
+        ([[1], [2]], [0, 2], r"labels\[1\] is 2: give classes from 0 to 1"),
+        ([[1], [2]], [0, -100], r"labels\[1\] is -100"),
+        ([[1], [2]], [0], "2 texts but 1 labels"),
+        ([[1]], [0, 1], "1 texts but 2 labels"),
+        (["no"], [0], "give a row"),
+    ],
+)
+def test_rows_that_cannot_be_read_are_named_before_the_first_step(rows, labels, message):
+    model = classify.GPTClassifier(small_gpt())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for call in (lambda: classify.fit_classifier(model, rows, labels, steps=99, batch_size=1),
+                 lambda: classify.accuracy(model, rows, labels)):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_probe_takes_tensors_of_any_precision_and_names_of_classes():
+    x, names = torch.randn(20, 3), ["rotten", "fresh"] * 10
+    probe = classify.linear_probe(x.bfloat16().requires_grad_(), names)
+    assert set(probe.predict(x.numpy())) <= {"rotten", "fresh"}
+    assert (
+        probe.predict(x.numpy()) == classify.linear_probe(x.bfloat16().float(), names).predict(x.numpy())
+    ).all()
+    with pytest.raises(ValueError, match=r"labels\[1\] is 0.5"):
+        classify.linear_probe(x[:2], [0, 0.5])
+
+
 def test_fitting_refuses_missing_labels():
     with pytest.raises(ValueError, match="5 texts but 4 labels"):
         classify.fit_classifier(classify.GPTClassifier(small_gpt()), ROWS, [0, 1, 0, 1], steps=1)

@@ -1,7 +1,9 @@
 """Write a run to TensorBoard's event files, and read event files back into numbers and texts."""
 
 import contextlib
+import itertools
 import math
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,14 +24,22 @@ def log_steps(steps: Iterable[Step], log_dir, *, bytes_per_token: float | None =
     loss/validation, learning_rate, gradient_norm, tokens_per_second, and with `bytes_per_token`
     (of the validation text) bits_per_byte/validation. The file is flushed when the run ends, also
     by an error or an interruption.
+
+    A folder may hold an earlier file, of a run that crashed after its checkpoint: the new file says
+    at which step it begins, and readers drop what the earlier one has from that step on, of every
+    kind. A writer of your own says so with `SummaryWriter(folder, purge_step=first_step)`.
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    given = isinstance(log_dir, SummaryWriter)
-    with contextlib.nullcontext(log_dir) if given else SummaryWriter(str(log_dir)) as writer:
+    steps, given = iter(steps), isinstance(log_dir, SummaryWriter)
+    first = next(steps, None)
+    if first is None:
+        return
+    writer = log_dir if given else SummaryWriter(str(log_dir), purge_step=first.step)
+    with contextlib.nullcontext() if given else writer:
         tokens, seconds = 0, 0.0
         try:
-            for step in steps:
+            for step in itertools.chain([first], steps):
                 writer.add_scalar("loss/train", step.loss, step.step)
                 writer.add_scalar("learning_rate", step.lr, step.step)
                 writer.add_scalar("gradient_norm", step.grad_norm, step.step)
@@ -40,30 +50,33 @@ def log_steps(steps: Iterable[Step], log_dir, *, bytes_per_token: float | None =
                 if step.validation_loss is not None:
                     writer.add_scalar("loss/validation", step.validation_loss, step.step)
                     if bytes_per_token is not None:
-                        bits = bits_per_byte(step.validation_loss, 1, 1) / bytes_per_token
+                        bits = bits_per_byte(step.validation_loss, 1, bytes_per_token)
                         writer.add_scalar("bits_per_byte/validation", bits, step.step)
                 yield step
         finally:
             writer.flush()
 
 
-def log_parameters(model: nn.Module, optimizer: torch.optim.Optimizer, writer, every: int = 50) -> list:
+def log_parameters(
+    model: nn.Module, optimizer: torch.optim.Optimizer, writer, every: int = 50, done: int = 0
+) -> list:
     """From now on, write what the optimizer sees and does, at its first step and every `every` steps.
 
     Histograms weights/NAME and gradients/NAME (after clipping) of each parameter; scalars
     update_ratio/NAME, the length of the update over that of the weights, for each matrix, and
     gradients_near_zero, the share of gradient entries below 1e-8, where AdamW no longer takes full
     steps. Gradients live between `backward` and `zero_grad` only, so this hooks into
-    `optimizer.step`; `hook.remove()` for each hook of the returned list ends it.
+    `optimizer.step`; `hook.remove()` for each hook of the returned list ends it. A resumed run has
+    `done` steps behind it, and numbers its own from there on.
 
     Raises ValueError when `every` is below 1.
     """
     if every < 1:
         raise ValueError(f"every={every}: must be at least 1; 50 is a good start")
-    count, before = 0, {}
+    count, before = done, {}
 
     def is_time() -> bool:
-        return count == 1 or count % every == 0
+        return count == done + 1 or count % every == 0
 
     @torch.no_grad()
     def before_step(*_) -> None:
@@ -99,6 +112,10 @@ def update_ratio(before: torch.Tensor, after: torch.Tensor) -> float:
     >>> round(update_ratio(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.1])), 4)
     0.02
     """
+    if before.shape != after.shape:
+        raise ValueError(
+            f"weights of shape {tuple(before.shape)} before and {tuple(after.shape)} after the step"
+        )
     return ((after - before).norm() / before.norm()).item()
 
 
@@ -117,7 +134,7 @@ def smooth(values: Iterable[float], weight: float) -> list[float]:
     if not 0 <= weight < 1:
         raise ValueError(f"weight={weight}: must be in [0, 1); 0 leaves the values as they are")
     mean, count, smoothed = 0.0, 0, []
-    for value in values:
+    for value in map(float, values):
         if math.isfinite(value):
             mean, count = weight * mean + (1 - weight) * value, count + 1
             value = mean / (1 - weight**count)
@@ -135,9 +152,25 @@ class Histogram(NamedTuple):
 
 def find_runs(log_dir: str | Path) -> list[str]:
     """Return the names of the runs below `log_dir`, as TensorBoard lists them: a run is a folder
-    with event files, named by its path ("." for `log_dir` itself)."""
-    folders = {path.parent for path in Path(log_dir).rglob("events.out.tfevents.*")}
-    return sorted(folder.relative_to(log_dir).as_posix() for folder in folders)
+    with event files, named by its path ("." for `log_dir` itself).
+
+    Links to folders are followed, so a run has as many names as there are ways to it; a link that
+    leads back to a folder above itself is passed over.
+    """
+    runs, above = [], {os.fspath(log_dir): set()}  # of each folder: what a link below it must not lead to
+    for folder, names, _ in os.walk(log_dir, followlinks=True):
+        here = Path(os.path.realpath(folder))
+        chain = above.pop(folder) | {here, *here.parents}
+        names[:] = [n for n in names if Path(os.path.realpath(os.path.join(folder, n))) not in chain]
+        above |= {os.path.join(folder, name): chain for name in names}
+        if _event_files(folder):
+            runs.append(Path(os.path.relpath(folder, log_dir)).as_posix())
+    return sorted(runs)
+
+
+def _event_files(folder: str | Path) -> list[Path]:
+    """Return the event files in `folder`; TensorBoard, too, knows them by this part of their names."""
+    return sorted(path for path in Path(folder).glob("*tfevents*") if path.is_file())
 
 
 def _events(path: Path) -> list:
@@ -161,8 +194,12 @@ def _events(path: Path) -> list:
 
 
 def _values(log_dir: str | Path):
-    """Return (event, value, plugin) for all values in the event files of one folder, in order."""
-    paths = sorted(Path(log_dir).glob("events.out.tfevents.*"))
+    """Return (event, value, plugin) for all values in the event files of one folder, in order.
+
+    A file may begin with a mark that a run was taken up again at a step: what was written before
+    the mark, from that step on, is dropped, as TensorBoard's `EventAccumulator` does.
+    """
+    paths = _event_files(log_dir)
     if not paths:
         raise FileNotFoundError(
             f"{log_dir} holds no TensorBoard event file: wrap a run in log_steps(..., {str(log_dir)!r}) "
@@ -172,7 +209,10 @@ def _values(log_dir: str | Path):
     files.sort(key=lambda events: events[0].wall_time)
     plugins = {"simple_value": "scalars", "histo": "histograms"}  # how older writers mark them
     found = []
-    for event in (event for events in files for event in events):
+    for event in itertools.chain.from_iterable(files):
+        if event.HasField("session_log") and event.session_log.status == event.session_log.START:
+            step, time = event.step, event.wall_time  # a writer that is still open writes on after it
+            found = [row for row in found if row[0].step < step or row[0].wall_time > time]
         for value in event.summary.value:
             new_kind = value.metadata.plugin_data.plugin_name  # perhaps only at a tag's first value
             kind = plugins.get(value.WhichOneof("value")) or new_kind or plugins.get("tag " + value.tag)
@@ -197,7 +237,9 @@ def read_scalars(log_dir: str | Path, x: str = "step") -> dict[str, tuple[list, 
     """Return, for each tag in the event files of `log_dir`, its steps and its values.
 
     `x="seconds"` gives seconds since the first value in place of steps. A file that was cut short
-    gives what is whole, and a warning. Raises FileNotFoundError when the folder holds no event file.
+    gives what is whole, and a warning. Where a run was taken up again at an earlier step, the later
+    values count, if its writer said so (`log_steps` does); else all are there, in order of writing.
+    Raises FileNotFoundError when the folder holds no event file.
     """
     if x not in ("step", "seconds"):
         raise ValueError(f"x={x!r} is unknown: choose 'step' or 'seconds'")

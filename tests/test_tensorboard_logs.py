@@ -2,12 +2,16 @@
 
 import itertools
 import math
+import os
+import random
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.io_wrapper import GetLogdirSubdirectories
 from torch.utils.tensorboard import SummaryWriter
 
 from llmcourse.evaluation import bits_per_byte, evaluate_loss
@@ -151,6 +155,147 @@ def test_the_axis_may_be_seconds(tmp_path):
     assert read_scalars(tmp_path, x="seconds")["x"] == ([0.0, 0.5, 3.0], [0, 1, 2])
     with pytest.raises(ValueError, match=r"x='hours' is unknown: choose 'step' or 'seconds'"):
         read_scalars(tmp_path, x="hours")
+
+
+# ---- links ----------------------------------------------------------------------------------
+
+
+def some_run(folder, name="events.out.tfevents.1"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(b"")
+
+
+def listed_by_tensorboard(folder):
+    return sorted(Path(os.path.relpath(f, folder)).as_posix() for f in GetLogdirSubdirectories(str(folder)))
+
+
+def test_runs_are_those_that_tensorboard_lists_through_links_too(tmp_path):
+    """tensorflow/tensorboard#5438: trees of links are how its README collects runs."""
+    store, logs = tmp_path / "store", tmp_path / "logs"
+    for name in ("a", "deep/er/b", "Mein Lauf [1] ü", "x*?" if os.name != "nt" else "x"):
+        some_run(store / name)
+    some_run(store / "other", "1700000000.tfevents.host")
+    some_run(store / "none", "notes.txt")
+    some_run(logs / "own")
+    (logs / "all").symlink_to(store, target_is_directory=True)
+    (logs / "one").symlink_to(store / "deep", target_is_directory=True)
+    (logs / "again").symlink_to(logs / "one", target_is_directory=True)
+    (logs / "gone").symlink_to(tmp_path / "nowhere")
+    (logs / "linked-file").mkdir()
+    (logs / "linked-file" / "events.out.tfevents.2").symlink_to(store / "a" / "events.out.tfevents.1")
+    assert find_runs(logs) == listed_by_tensorboard(logs)
+    assert find_runs(str(logs) + "/") == find_runs(logs)
+    assert find_runs(logs / "all") == listed_by_tensorboard(logs / "all")
+    assert {"own", "one/er/b", "again/er/b", "all/Mein Lauf [1] ü", "linked-file"} <= set(find_runs(logs))
+    assert find_runs(tmp_path / "nowhere") == find_runs(store / "a" / "events.out.tfevents.1") == []
+
+
+def test_links_in_a_circle_end(tmp_path):
+    some_run(tmp_path / "a" / "run")
+    some_run(tmp_path / "b")
+    for link, target in (
+        ("a/run/up", "a"),
+        ("a/self", "a/self"),
+        ("b/to-a", "a"),
+        ("a/to-b", "b"),
+        ("b/top", "/"),
+    ):
+        (tmp_path / link).symlink_to(tmp_path / target, target_is_directory=True)
+    assert find_runs(tmp_path) == ["a/run", "a/to-b", "b", "b/to-a/run"]
+    assert find_runs(tmp_path / "b" / "to-a") == ["run", "to-b"]
+
+
+def test_a_linked_run_is_read_and_a_link_to_nothing_is_no_run(tmp_path):
+    with SummaryWriter(str(tmp_path / "store")) as writer:
+        writer.add_scalar("x", 1.0, 1)
+    (tmp_path / "link").symlink_to(tmp_path / "store", target_is_directory=True)
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "events.out.tfevents.1").symlink_to(tmp_path / "nowhere")
+    assert read_scalars(tmp_path / "link") == {"x": ([1], [1.0])}
+    with pytest.raises(FileNotFoundError, match="holds no TensorBoard event file"):
+        read_scalars(tmp_path / "gone")
+
+
+# ---- a run that was taken up again ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_restarts_are_read_as_tensorboards_accumulator_reads_them(tmp_path, seed):
+    """tensorflow/tensorboard#3732, lanpa/tensorboardX#185: any order of crashes, with and without a mark.
+
+    It leaves texts as they are (only its scalars and histograms are purged); here they go too.
+    """
+    rng, begin, texts = random.Random(seed), 1, []
+    for part in range(5):
+        mark = begin if rng.random() < 0.7 else None
+        texts = [(step, text) for step, text in texts if mark is None or step < mark]
+        with SummaryWriter(str(tmp_path), purge_step=mark, filename_suffix=f".{part}") as writer:
+            for step in range(begin, begin + rng.randint(1, 6)):
+                writer.add_scalar("x", part, step)
+                if step % 2:
+                    writer.add_histogram("h", np.arange(3.0), step)
+                if step % 3:
+                    writer.add_text("t", f"{part}", step)
+                    texts.append((step, f"{part}"))
+        begin = rng.randint(1, step + 1)
+    theirs = accumulate(tmp_path)
+    assert read_scalars(tmp_path)["x"][0] == [event.step for event in theirs.Scalars("x")]
+    assert read_scalars(tmp_path)["x"][1] == [event.value for event in theirs.Scalars("x")]
+    mine = [row.step for row in read_histograms(tmp_path).get("h", [])]
+    assert mine == [event.step for event in theirs.Histograms("h")]
+    assert read_texts(tmp_path).get("t", []) == texts
+
+
+def made_steps(first, last, offset=0.0):
+    return (Step(i, 1 / i + offset, 1e-3, 1.0, i, float(i), 2.0) for i in range(first, last + 1))
+
+
+def test_a_resumed_run_is_one_curve_with_the_later_values(tmp_path):
+    list(log_steps(made_steps(1, 7), tmp_path))
+    with SummaryWriter(str(tmp_path)) as writer:  # what else the first run had written
+        for step in (3, 6):
+            writer.add_histogram("h", np.arange(3.0), step)
+            writer.add_text("t", "text", step)
+            writer.add_scalar("note", 1.0, step)
+    event = sorted(tmp_path.iterdir())[0]
+    event.write_bytes(event.read_bytes()[:-5])  # the crash cut a record
+    list(log_steps(made_steps(5, 8, offset=1.0), tmp_path))
+    with pytest.warns(UserWarning, match="cut short"):
+        scalars = read_scalars(tmp_path)
+    assert scalars["loss/train"][0] == scalars["loss/validation"][0] == list(range(1, 9))
+    assert scalars["loss/train"][1] == pytest.approx([1 / i + (i > 4) for i in range(1, 9)])
+    assert scalars["note"][0] == [3]
+    with pytest.warns(UserWarning, match="cut short"):
+        assert [h.step for h in read_histograms(tmp_path)["h"]] == [3]
+    with pytest.warns(UserWarning, match="cut short"):
+        assert read_texts(tmp_path)["t"] == [(3, "text")]
+    list(log_steps(made_steps(1, 2), tmp_path))  # and from the beginning
+    with pytest.warns(UserWarning, match="cut short"):
+        assert read_scalars(tmp_path)["loss/train"][0] == [1, 2]
+
+
+def test_a_run_without_steps_writes_nothing_and_hides_nothing(tmp_path):
+    list(log_steps(made_steps(1, 3), tmp_path))
+    assert list(log_steps(iter(()), tmp_path)) == []  # resumed when all was done
+    assert read_scalars(tmp_path)["loss/train"][0] == [1, 2, 3]
+    assert list(log_steps(iter(()), tmp_path / "new")) == []
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_writer_that_is_still_open_keeps_what_it_writes_after_the_mark(tmp_path):
+    with SummaryWriter(str(tmp_path)) as mine:
+        mine.add_scalar("before", 0.0, 0)
+        for step in log_steps(made_steps(1, 3), tmp_path):
+            mine.add_scalar("mine", step.loss, step.step)
+    scalars = read_scalars(tmp_path)
+    assert scalars["mine"][0] == scalars["loss/train"][0] == [1, 2, 3]
+    assert scalars["before"][0] == [0]
+
+
+@pytest.mark.parametrize("bad", [0, -1.0, math.nan])
+def test_bytes_per_token_must_be_some(tmp_path, bad):
+    with pytest.raises(ValueError, match="n_bytes="):
+        next(log_steps(made_steps(1, 1), tmp_path, bytes_per_token=bad))
 
 
 # ---- files that were cut or damaged ---------------------------------------------------------
@@ -323,6 +468,17 @@ def test_clipping_comes_before_the_histogram(tmp_path):
     assert 0 < largest <= 1e-3
 
 
+def test_a_resumed_run_numbers_its_histograms_from_where_it_stopped(tmp_path):
+    layer = torch.nn.Linear(2, 2, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    with SummaryWriter(str(tmp_path)) as writer:
+        log_parameters(layer, optimizer, writer, every=4, done=5)
+        for _ in range(4):
+            layer.weight.grad = torch.ones(2, 2)
+            optimizer.step()
+    assert [h.step for h in read_histograms(tmp_path)["weights/weight"]] == [6, 8]
+
+
 def test_frozen_parameters_and_infinite_gradients_are_passed_over(tmp_path):
     model = make_model()
     model.blocks[0].mlp.up.weight.requires_grad_(False)
@@ -388,3 +544,5 @@ def test_the_update_ratio_is_that_of_the_definition():
     wanted = np.linalg.norm((after - before).numpy()) / np.linalg.norm(before.numpy())
     assert math.isclose(update_ratio(before, after), wanted, rel_tol=1e-12)
     assert math.isclose(update_ratio(-7 * before, -7 * after), wanted, rel_tol=1e-12)  # no unit
+    with pytest.raises(ValueError, match="before"):
+        update_ratio(torch.ones(2), torch.ones(2, 2))

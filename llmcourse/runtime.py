@@ -4,10 +4,13 @@ Floor 0: torch and the standard library only.
 """
 
 import contextlib
+import errno
 import os
 import random
+import secrets
+import shutil
+import stat
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +19,9 @@ from pathlib import Path
 import torch
 
 SCALES = ("laptop", "t4")
+INLINE = "module://matplotlib_inline.backend_inline"  # what a notebook's kernel chooses by itself
+WRITES_FILES = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")  # matplotlib's other silent backends
+PAUSES = (0.1, 0.3, 1.0) if os.name == "nt" else ()  # seconds before another try to replace a file
 _scale = "laptop"  # what set_up chose last; see current_scale
 
 
@@ -35,10 +41,13 @@ class Runtime:
 
 
 def set_up(seed: int = 1234, threads: int | None = None, scale: str = "laptop") -> Runtime:
-    """Seed Python and torch, fix the number of threads, and choose the device.
+    """Seed Python and torch, fix the number of threads, choose the device, and see that figures show.
 
     `scale="laptop"` (the default) computes on the CPU in float32, so that every reader sees
     the numbers of the text. `scale="t4"` needs a GPU and makes everything bigger.
+
+    In a notebook, figures come into the page, even where the environment has an MPLBACKEND that only
+    writes files, such as Agg. A script keeps its backend.
 
     Raises ValueError for an unknown scale, for fewer than one thread, and for "t4" without a GPU.
 
@@ -53,17 +62,30 @@ def set_up(seed: int = 1234, threads: int | None = None, scale: str = "laptop") 
         raise ValueError(f"threads={threads}: at least 1 is needed; None keeps torch's choice")
     device = torch.device("cpu") if scale == "laptop" else pick_device()
     if scale == "t4" and device.type == "cpu":
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         raise ValueError(
             "scale='t4' needs a GPU and none was found. In Colab: Runtime > Change runtime type "
             "> T4 GPU. Elsewhere: set SCALE = 'laptop', which is worth reading by itself"
+            + ("" if hidden is None else f". CUDA_VISIBLE_DEVICES={hidden!r} may hide one")
         )
     if threads is not None:
         torch.set_num_threads(threads)
+    show_figures()
     random.seed(seed)
     torch.manual_seed(seed)
     _scale = scale
     print(f"ready: seed {seed}, scale {scale}")
     return Runtime(seed, torch.get_num_threads(), scale, device, autocast_dtype(device))
+
+
+def show_figures() -> None:
+    """In a notebook's kernel, take the place of a backend, chosen by MPLBACKEND, that shows nothing."""
+    chosen = os.environ.get("MPLBACKEND", "").removeprefix("module://matplotlib.backends.backend_")
+    if kernel() is None or chosen.lower() not in WRITES_FILES:
+        return
+    os.environ["MPLBACKEND"] = INLINE  # for a matplotlib that is yet to be imported
+    if "matplotlib" in sys.modules:
+        sys.modules["matplotlib"].use(INLINE)
 
 
 def current_scale() -> str:
@@ -112,7 +134,9 @@ class Timer:
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` only when the block succeeds.
 
-    A crash, a full disk or an interrupt leaves the old file as it was and no half-written one.
+    A crash, a full disk or an interrupt leaves the old file as it was and no half-written one. A
+    link stays, and the file that it names is replaced. An existing file keeps its permissions.
+    Raises OSError, before the block runs, where `path` is a folder or a device, or cannot be written.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "note.txt"
@@ -120,19 +144,68 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     >>> path.read_text()
     'whole'
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a temporary file beside a link could lie on another disk
+    mode = _mode_of(path)
+    ending = path.suffix if len(os.fsencode(path.suffix)) < 16 else ""  # np.save and savefig look at it
+    temporary = path.with_name(
+        f".{secrets.token_hex(8)}{ending}"
+    )  # `path.name` may be as long as a name can be
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    try:
+        temporary.touch(0o666 if mode is None else 0o600, exist_ok=False)
+    except OSError as error:
+        error.filename = str(path)  # the reader knows no other
+        raise
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp made it private; a plain open() would not
-        temporary.replace(path)
+        if mode is not None:
+            with contextlib.suppress(OSError):  # Windows' disks under WSL may know no permissions
+                temporary.chmod(mode)
+        _replace(temporary, path)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(path.parent).free < 2**20:  # torch names neither the disk nor a remedy
+                error.add_note(f"the disk of {path.parent} is full: free some space, then do it again")
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on Windows a program may still hold it
+            temporary.unlink(missing_ok=True)
+
+
+def _mode_of(path: Path) -> int | None:
+    """Return the permissions of the file that is to be replaced, None if there is none."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "this is a folder, give the name of a file in it", str(path))
+    if not stat.S_ISREG(status.st_mode):  # to rename over /dev/null, as root, would break the machine
+        raise OSError(errno.EINVAL, "this is no plain file (a device, or a link to itself)", str(path))
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "this file is read-only, give another name", str(path))
+    return stat.S_IMODE(status.st_mode)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename; on Windows, wait for a program that holds the file for a moment, such as a virus scanner."""
+    for seconds in PAUSES:
+        try:
+            temporary.replace(path)
+            return
+        except PermissionError:
+            time.sleep(seconds)
+    try:
+        temporary.replace(path)
+    except PermissionError as error:
+        error.add_note(f"close the program that holds {path} open")
+        raise
+
+
+def kernel():
+    """Return the kernel in which this code runs, None in a script and in a terminal."""
+    ipython = sys.modules.get("IPython")
+    return getattr(ipython.get_ipython(), "kernel", None) if ipython else None
 
 
 def someone_is_watching() -> bool:
@@ -141,8 +214,6 @@ def someone_is_watching() -> bool:
     A kernel driven by a program (nbclient, nbval) says that nobody can answer a prompt; live
     things such as progress bars stay silent there, so they never reach stored outputs.
     """
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    if shell is not None and hasattr(shell, "kernel"):
-        return bool(getattr(shell.kernel, "_allow_stdin", False))
+    if (here := kernel()) is not None:
+        return bool(getattr(here, "_allow_stdin", False))
     return sys.stderr.isatty()

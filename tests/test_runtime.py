@@ -1,14 +1,19 @@
 """The start of every notebook: reproducible, silent at import, and safe with files."""
 
+import errno
 import io
 import os
 import random
+import re
+import shutil
 import stat
 import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -109,7 +114,7 @@ def test_timer_measures_seconds():
 
 def test_importing_the_package_imports_nothing_heavy():
     code = "import sys; before = set(sys.modules); import llmcourse; print(*set(sys.modules) - before)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert set(run.stdout.split()) == {"llmcourse"}
     assert run.stderr == ""
 
@@ -123,7 +128,7 @@ def test_importing_the_modules_sets_no_seed_and_reads_no_network():
         "assert random.getstate() == a and torch.equal(torch.get_rng_state(), b)\n"
         "assert not {'transformers', 'tensorboard', 'datasets', 'tokenizers', 'IPython'} & set(sys.modules)\n"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
@@ -141,9 +146,11 @@ def test_atomic_write_makes_folders_and_replaces(tmp_path):
     for text in ("first", "second"):
         with atomic_write(path) as temporary:
             assert temporary.parent == path.parent
-            temporary.write_text(text)
-            assert not path.exists() or path.read_text() == "first"  # not before the block ends
-        assert path.read_text() == text
+            temporary.write_text(text, encoding="utf-8")
+            assert (
+                not path.exists() or path.read_text(encoding="utf-8") == "first"
+            )  # not before the block ends
+        assert path.read_text(encoding="utf-8") == text
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -152,27 +159,232 @@ def test_atomic_write_makes_folders_and_replaces(tmp_path):
 def test_an_error_keeps_the_old_file_and_leaves_no_other(tmp_path, error, old):
     path = tmp_path / "file.txt"
     if old:
-        path.write_text(old)
+        path.write_text(old, encoding="utf-8")
 
     def write():
         with atomic_write(str(path)) as temporary:
-            temporary.write_text("half")
+            temporary.write_text("half", encoding="utf-8")
             raise error
 
     with pytest.raises(error):
         write()
-    assert [file.read_text() for file in tmp_path.iterdir()] == ([old] if old else [])
+    assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ([old] if old else [])
 
 
 def test_the_file_has_the_usual_permissions(tmp_path):
-    (tmp_path / "plain").write_text("x")
+    (tmp_path / "plain").write_text("x", encoding="utf-8")
     with atomic_write(tmp_path / "ours") as temporary:
-        temporary.write_text("x")
+        temporary.write_text("x", encoding="utf-8")
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "ours")]
     assert modes[0] == modes[1]
     umask = os.umask(0)
     os.umask(umask)
     assert modes[1] == 0o666 & ~umask  # and the process still has its mask
+
+
+def put(path, text="new"):
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="not on this system: links, pipes and permissions")
+
+
+@POSIX
+def test_a_link_stays_and_its_target_is_replaced(tmp_path):
+    """imbue-ai/mngr#1238, jupyter/notebook#67: a settings file that is linked into a synced folder."""
+    (tmp_path / "synced").mkdir()
+    target, link, chain = tmp_path / "synced" / "file.json", tmp_path / "link.json", tmp_path / "chain.json"
+    link.symlink_to(Path("synced") / "file.json")  # relative to the link
+    chain.symlink_to(link)
+    for path, text in ((link, "dangling"), (link, "through one"), (chain, "through two")):
+        with atomic_write(path) as temporary:
+            assert temporary.parent == target.parent  # beside the file: the link may lead to another disk
+            temporary.write_text(text, encoding="utf-8")
+        assert target.read_text(encoding="utf-8") == text
+    assert link.is_symlink()
+    assert chain.is_symlink()
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["chain.json", "file.json", "link.json", "synced"]
+    (tmp_path / "folder").symlink_to(tmp_path / "synced", target_is_directory=True)
+    put(tmp_path / "folder" / "file.json", "by the folder")
+    assert target.read_text(encoding="utf-8") == "by the folder"
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "name", ["x" * 255, "x" * 250 + ".json", "ü" * 127, "x." + "y" * 253, ".hidden", "no ending"]
+)
+def test_any_name_that_the_system_takes_can_be_written(tmp_path, name):
+    """A name may have 255 bytes; one that is made from it by adding has more."""
+    for text in ("first", "second"):
+        put(tmp_path / name, text)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_the_temporary_name_keeps_the_ending(tmp_path):
+    """numpy.save and matplotlib look at it: `save` of a name without .npy would write beside the file."""
+    with atomic_write(tmp_path / "a.npy") as temporary:
+        np.save(temporary, np.arange(3))
+    assert np.load(tmp_path / "a.npy").tolist() == [0, 1, 2]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@POSIX
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o755, 0o444])
+def test_the_permissions_of_an_existing_file_stay(tmp_path, mode):
+    path = tmp_path / "private"
+    path.write_text("old", encoding="utf-8")
+    path.chmod(mode)
+    if os.access(path, os.W_OK):  # root may write a file that is read-only
+        with atomic_write(path) as temporary:
+            assert stat.S_IMODE(temporary.stat().st_mode) & 0o077 == 0  # nobody reads along meanwhile
+            temporary.write_text("new", encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == "new"
+    else:
+        with pytest.raises(PermissionError, match="read-only"):
+            put(path)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_read_only_file_is_left_alone(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("old", encoding="utf-8")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError, match=r"read-only.*file"):
+        put(path)
+    assert [p.read_text(encoding="utf-8") for p in tmp_path.iterdir()] == ["old"]
+
+
+@POSIX
+def test_what_is_no_file_is_refused_before_the_work_begins(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "to-folder").symlink_to(tmp_path / "folder")
+    (tmp_path / "to-itself").symlink_to(tmp_path / "to-itself")
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    for name, error, words in (
+        ("folder", IsADirectoryError, "give the name of a file in it"),
+        ("to-folder", IsADirectoryError, "give the name of a file in it"),
+        ("to-itself", OSError, "no plain file"),
+        ("pipe", OSError, "no plain file"),
+        ("x" * 256, OSError, "too long"),
+    ):
+        began = False
+        with pytest.raises(error, match=words), atomic_write(tmp_path / name):
+            began = True
+        assert not began
+    assert sorted(tmp_path.iterdir()) == before
+    device = os.stat(os.devnull)
+    with pytest.raises(OSError, match="no plain file"):
+        put(os.devnull)  # as root, a rename would put a file in its place
+    assert stat.S_ISCHR(device.st_mode) == stat.S_ISCHR(os.stat(os.devnull).st_mode) is True
+
+
+def test_a_folder_that_cannot_be_written_is_named_by_the_file(tmp_path, monkeypatch):
+    def denied(self, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "touch", denied)
+    with pytest.raises(PermissionError, match=re.escape(f"'{tmp_path / 'file.json'}'")):
+        put(tmp_path / "file.json")
+
+
+def test_a_disk_without_permissions_is_no_reason_to_lose_a_run(tmp_path, monkeypatch):
+    """microsoft/WSL#41519: chmod on /mnt/c without mount metadata is "not permitted"."""
+
+    def not_permitted(self, *_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+
+    monkeypatch.setattr(Path, "chmod", not_permitted)
+    for text in ("first", "second"):
+        put(tmp_path / "file", text)
+        assert (tmp_path / "file").read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(("failures", "pauses"), [(1, (0.0, 0.0)), (2, (0.0, 0.0)), (3, (0.0, 0.0)), (1, ())])
+def test_a_file_that_another_program_holds_is_waited_for(tmp_path, monkeypatch, failures, pauses):
+    """On Windows, a virus scanner or an open TensorBoard makes `replace` fail with "Access is denied"."""
+    monkeypatch.setattr(runtime, "PAUSES", pauses)
+    replace, tries = Path.replace, []
+
+    def held(self, target):
+        tries.append(target)
+        if len(tries) <= failures:
+            raise PermissionError(errno.EACCES, "Access is denied", str(self))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", held)
+    (tmp_path / "file").write_text("old", encoding="utf-8")
+    if failures <= len(pauses):
+        put(tmp_path / "file")
+    else:
+        with pytest.raises(PermissionError) as caught:
+            put(tmp_path / "file")
+        assert "close the program that holds" in caught.value.__notes__[0]
+    content = [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()]
+    assert content == ["new" if failures <= len(pauses) else "old"]
+
+
+@pytest.mark.parametrize(("free", "is_said"), [(1000, True), (10**12, False)])
+def test_a_full_disk_is_named(tmp_path, monkeypatch, free, is_said):
+    """pytorch/pytorch#156955: "unexpected pos" of torch's writer names neither the disk nor a remedy."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=free))
+    with pytest.raises(RuntimeError, match="unexpected pos") as caught, atomic_write(tmp_path / "file"):
+        raise RuntimeError("unexpected pos 64 vs 0")
+    notes = getattr(caught.value, "__notes__", [])
+    assert ["free some space" in note for note in notes] == [True] * is_said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writers_at_the_same_time_do_not_mix(tmp_path):
+    path = tmp_path / "file"
+    with atomic_write(path) as one, atomic_write(path) as other:
+        one.write_text("1" * 1000, encoding="utf-8")
+        other.write_text("2" * 500, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == "1" * 1000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- figures --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chosen", ["Agg", "agg", "svg", "pdf", "module://matplotlib.backends.backend_agg"])
+def test_a_notebook_shows_figures_whatever_the_environment_says(monkeypatch, chosen):
+    """stefan-jansen/machine-learning-for-trading#482: MPLBACKEND=Agg, and all figures are gone."""
+    monkeypatch.setenv("MPLBACKEND", chosen)
+    used = []
+    monkeypatch.setitem(sys.modules, "matplotlib", types.SimpleNamespace(use=used.append))
+    monkeypatch.setitem(sys.modules, "IPython", kernel())
+    set_up()
+    assert os.environ["MPLBACKEND"] == runtime.INLINE
+    assert used == [runtime.INLINE]
+    monkeypatch.delitem(sys.modules, "matplotlib")
+    monkeypatch.setenv("MPLBACKEND", chosen)
+    set_up()  # not imported yet: it will ask the environment
+    assert os.environ["MPLBACKEND"] == runtime.INLINE
+
+
+@pytest.mark.parametrize("chosen", ["module://ipympl.backend_nbagg", "TkAgg", "", runtime.INLINE])
+def test_a_backend_that_shows_figures_is_left_alone(monkeypatch, chosen):
+    monkeypatch.setenv("MPLBACKEND", chosen)
+    monkeypatch.setitem(sys.modules, "IPython", kernel())
+    set_up()
+    assert os.environ["MPLBACKEND"] == chosen
+
+
+@pytest.mark.parametrize("ipython", [None, types.SimpleNamespace(get_ipython=lambda: None)])
+def test_a_script_keeps_its_backend(monkeypatch, ipython):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    set_up()
+    assert os.environ["MPLBACKEND"] == "Agg"
+
+
+def test_a_hidden_gpu_is_named(monkeypatch):
+    monkeypatch.setattr(runtime, "pick_device", lambda: torch.device("cpu"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES='' may hide one"):
+        set_up(scale="t4")
 
 
 # ---- is anyone there ------------------------------------------------------------------------

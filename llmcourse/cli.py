@@ -1,6 +1,7 @@
 """The command `llmcourse`: is this machine ready, where does data come from, what is solved."""
 
 import argparse
+import contextlib
 import shutil
 import sys
 from importlib import metadata
@@ -95,7 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
     from llmcourse.teach.progress import progress_file, progress_table
 
     print(progress_table())
-    print(f"kept in {progress_file()}")
+    with contextlib.suppress(OSError):  # no home folder is known: the table has said so
+        print(f"kept in {progress_file()}")
     return 0
 
 

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from html.parser import HTMLParser
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 from llmcourse import runtime
+from llmcourse.cli import main
 from llmcourse.teach import exercises, plots, progress
 from llmcourse.teach.checks import band, check, verdict
 from llmcourse.teach.exercises import Exercise, NotRight, exercise, get_exercise, require
@@ -188,13 +191,149 @@ def test_the_first_day_is_kept():
     assert read_progress() == {**first, "b": date.today().isoformat()}
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[1, 2]", b"null", b"\xff\xfe\x00", b'{"a": '])
-def test_a_damaged_file_counts_as_empty_and_is_replaced(damage):
-    progress_file().parent.mkdir(parents=True)
-    progress_file().write_bytes(damage)
+def write(content: bytes) -> None:
+    progress_file().parent.mkdir(parents=True, exist_ok=True)
+    progress_file().write_bytes(content)
+
+
+DAMAGE = [
+    b"{",
+    b"[1, 2]",
+    b"null",
+    b"3",
+    b"\xff\xfe\x00",
+    b'{"a": ',
+    b"\0" * 40,
+    b'{"b": "2020-01-01"} {',
+    b"[" * 10**5,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=range(len(DAMAGE)))
+def test_a_damaged_file_counts_as_empty_and_is_kept_aside(damage, capsys, monkeypatch):
+    """QwenLM/qwen-code#11803: a settings file that cannot be read was overwritten by the next save."""
+    monkeypatch.setattr(exercises, "chapter_modules", list)
+    write(damage)
     assert read_progress() == {}
+    assert "cannot be read" in progress.progress_table().splitlines()[-1]
     record("a")
     assert list(read_progress()) == ["a"]
+    line = capsys.readouterr().out
+    aside = progress_file().with_name("progress.json.damaged")
+    assert str(aside) in line
+    assert line.count("\n") == 1
+    write(b"again")
+    record("b")
+    assert aside.read_bytes() == damage
+    assert aside.with_name("progress.json.damaged-2").read_bytes() == b"again"
+    assert sorted(path.name for path in aside.parent.iterdir()) == [
+        "progress.json", "progress.json.damaged", "progress.json.damaged-2"
+    ]  # fmt: skip
+    record("c")
+    assert list(read_progress()) == ["b", "c"]
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"{}"])
+def test_an_empty_file_is_no_damage(content, capsys):
+    write(content)
+    record("a")
+    assert list(read_progress()) == ["a"]
+    assert capsys.readouterr().out == ""
+    assert len(list(progress_file().parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_a_file_that_an_editor_has_saved_in_its_way_is_read(encoding):
+    """Windows' editors write a byte order mark, PowerShell's `>` UTF-16: JSON is told by its first bytes."""
+    record("a"), record("b")
+    write(progress_file().read_text(encoding="utf-8").replace("\n", "\r\n").encode(encoding))
+    assert list(read_progress()) == ["a", "b"]
+    record("c")
+    assert list(read_progress()) == ["a", "b", "c"]
+
+
+def test_what_else_the_file_holds_stays():
+    write(json.dumps({"a": 1, "note": {"by": "me"}, "ü": None}).encode())
+    record("b")
+    today = date.today().isoformat()
+    assert json.loads(progress_file().read_bytes()) == {"a": 1, "note": {"by": "me"}, "ü": None, "b": today}
+
+
+def test_a_file_that_cannot_be_opened_now_is_not_replaced(monkeypatch, capsys):
+    """A network drive that fails, or a file of another user: what is there must not be lost."""
+    record("a")
+    before = progress_file().read_bytes()
+
+    def fails(self):
+        raise OSError(5, "Input/output error", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Path, "read_bytes", fails)
+        assert read_progress() == {}
+        record("b")
+    assert "progress was not saved" in capsys.readouterr().out
+    assert progress_file().read_bytes() == before
+
+
+def test_notebooks_that_record_at_once_lose_nothing():
+    """Between reading and writing, another kernel may have added a line: the second write would drop it."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(record, [f"exercise {i}" for i in range(60)]))
+    assert len(read_progress()) == 60
+    assert [path.name for path in progress_file().parent.iterdir()] == ["progress.json"]
+
+
+def test_a_lock_that_a_crash_left_does_not_hold_for_ever(monkeypatch, capsys):
+    record("a")
+    lock = progress_file().with_name(".llmcourse-progress.lock")
+    lock.touch()
+    os.utime(lock, (0, 0))
+    record("b")
+    assert list(read_progress()) == ["a", "b"]
+    lock.touch()
+    monkeypatch.setattr(progress.time, "sleep", lambda seconds: None)
+    record("c")  # a fresh one belongs to somebody
+    assert "another notebook" in capsys.readouterr().out
+    assert list(read_progress()) == ["a", "b"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="not on this system: links need a right of their own")
+def test_progress_may_be_a_link(monkeypatch, tmp_path):
+    (tmp_path / "synced").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "synced" / "mine.json")
+    monkeypatch.setenv("LLMCOURSE_PROGRESS", str(tmp_path / "link.json"))
+    record("a")
+    assert (tmp_path / "link.json").is_symlink()
+    assert list(json.loads((tmp_path / "synced" / "mine.json").read_bytes())) == ["a"]
+
+
+def test_progress_may_lie_in_a_folder_or_below_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("LLMCOURSE_PROGRESS", str(tmp_path))
+    record("b")
+    assert progress_file() == tmp_path / "progress.json"
+    assert list(read_progress()) == ["b"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("LLMCOURSE_PROGRESS", "~/mine.json")  # the magic %env leaves the tilde as it is
+    assert progress_file() == tmp_path / "mine.json"
+
+
+def test_without_a_home_the_answer_is_still_right(monkeypatch, capsys):
+    """jupyter-on-openshift/jupyterhub-quickstart#21: no HOME, and a user whom the system does not know."""
+
+    def unknown(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("LLMCOURSE_PROGRESS")
+    monkeypatch.setattr(progress.Path, "expanduser", unknown)
+    monkeypatch.setattr(exercises, "chapter_modules", list)
+    check(TOY, double)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"{TOY}: correct! 3 becomes 6."
+    assert any("progress was not saved: this user has no home folder" in line for line in lines)
+    assert read_progress() == {}
+    assert main(["progress"]) == 0
+    assert "no home folder" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_a_place_that_cannot_be_written_loses_the_progress_and_nothing_else(monkeypatch, capsys):

@@ -14,6 +14,8 @@ READY  := $(VENV)/.ready
 N      ?=
 # Tests ask no hub and use one thread a worker, so that losses agree in every digit.
 QUIET  := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+# Figures are drawn into the page, whatever MPLBACKEND says; unit tests open no window.
+FIGURES := MPLBACKEND=module://matplotlib_inline.backend_inline
 
 .PHONY: lab test lint unit notebooks-test notebooks bench clean
 .DEFAULT_GOAL := lab
@@ -32,10 +34,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 unit: $(READY)
-	$(QUIET) $(BIN)/pytest -n 2 --dist loadfile
+	$(QUIET) MPLBACKEND=Agg $(BIN)/pytest -n 2 --dist loadfile
 
 notebooks-test: $(READY)
-	$(QUIET) $(BIN)/pytest -c tests/nbval.ini --rootdir . --nbval --nbval-current-env \
+	$(QUIET) $(FIGURES) $(BIN)/pytest -c tests/nbval.ini --rootdir . --nbval --nbval-current-env \
 		-n 2 --dist loadfile --durations 8 notebooks
 
 notebooks: $(READY)

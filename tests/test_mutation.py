@@ -34,7 +34,9 @@ def mutate_outputs(cell) -> None:
 def run_nbval(folder) -> subprocess.CompletedProcess:
     config = ["-c", str(ROOT / "tests" / "nbval.ini"), "--rootdir", str(folder)]
     command = [sys.executable, "-m", "pytest", *config, "--nbval", "--nbval-current-env", "-q", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
 
 
 @BY_NAME

@@ -1,11 +1,14 @@
 """The files around the package agree with each other."""
 
 import ast
+import math
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from pathlib import Path
 
 import pytest
 from notebook_tools import NOTEBOOKS, ROOT, read
@@ -17,10 +20,11 @@ from llmcourse.data.manifest import load_manifest
 sys.path.insert(0, str(ROOT / "tools"))
 import install
 import readme_picture
+import run_notebooks
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIREMENTS = [Requirement(text) for text in PROJECT["dependencies"]]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What Colab ships, as published for its Python 3.13 image.
 COLAB = {
@@ -34,7 +38,7 @@ COLAB = {
 
 
 def test_environment_yml_is_python_pip_and_the_package():
-    text = (ROOT / "environment.yml").read_text()
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
     python = PROJECT["requires-python"]
     wanted = f"""name: llmcourse
 channels:
@@ -50,7 +54,11 @@ dependencies:
 
 
 def test_constraints_satisfy_pyproject_and_name_no_local_build():
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
     versions = dict(line.split("==") for line in lines)
     for group in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]:
         for requirement in map(Requirement, group):
@@ -75,15 +83,15 @@ def test_readme_lists_every_chapter_with_its_badge_and_measured_minutes():
 
 def test_readme_links_are_alive():
     for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        for target in re.findall(r"\]\(([^)#\s]+)", (ROOT / page).read_text()):
+        for target in re.findall(r"\]\(([^)#\s]+)", (ROOT / page).read_text(encoding="utf-8")):
             assert target.startswith("http") or (ROOT / target).exists(), (page, target)
 
 
 def test_version_is_the_same_everywhere():
     version = PROJECT["version"]
-    assert f'__version__ = "{version}"' in (ROOT / "llmcourse" / "__init__.py").read_text()
-    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
-    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f'__version__ = "{version}"' in (ROOT / "llmcourse" / "__init__.py").read_text(encoding="utf-8")
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_readme_picture_is_the_figure_that_the_notebook_stores():
@@ -106,7 +114,7 @@ def test_install_says_in_one_line_what_stands_in_the_way(tmp_path, arguments, wo
 
 
 def test_install_can_be_read_by_an_old_python():
-    source = (ROOT / "tools" / "install.py").read_text()
+    source = (ROOT / "tools" / "install.py").read_text(encoding="utf-8")
     ast.parse(source, feature_version=(3, 6))
     assert " | None" not in source  # an annotation that an old Python would evaluate, and fail
 
@@ -129,14 +137,95 @@ def test_the_wheel_carries_the_data_that_colab_needs(tmp_path):
         "from llmcourse.pretrained import load_course_model\n"
         "print(course_data().name, sorted(load_manifest()), load_course_model()[0].n_parameters())"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, encoding="utf-8"
+    )
     assert done.stdout.startswith(f"_data {sorted(load_manifest())} 2"), done.stderr
 
 
 @pytest.mark.parametrize("command", ["doctor", "data", "progress"])
 def test_command_line(command, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "llmcourse.cli", command], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "llmcourse.cli", command], cwd=tmp_path, capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
+
+
+# ---- other systems --------------------------------------------------------------------------
+
+
+def without_encoding(source: str) -> list[int]:
+    """Return the lines that open a text, or read a program's output, in the encoding of the machine."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or any(k.arg in ("encoding", None) for k in node.keywords):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        owner = getattr(getattr(node.func, "value", None), "id", "")
+        given = [*node.args, *(k.value for k in node.keywords if k.arg == "mode")]
+        binary = any(
+            isinstance(a, ast.Constant) and re.fullmatch("[rwax]?b[+]?", str(a.value)) for a in given
+        )
+        opens = name == "open" and owner not in ("os", "Image", "webbrowser") and not binary
+        reads = (name == "read_text" and not node.args) or (name == "write_text" and len(node.args) < 2)
+        decodes = any(k.arg in ("text", "universal_newlines") for k in node.keywords)
+        if opens or reads or (decodes and name in ("run", "Popen", "check_output")):
+            lines.append(node.lineno)
+    return lines
+
+
+def test_files_name_their_encoding():
+    """Windows reads in cp1252 unless told: Chinese examples, and arrows in comments, are not in it."""
+    found = {}
+    for path in [
+        p for f in ("llmcourse", "tools", "benchmarks", "tests") for p in sorted((ROOT / f).rglob("*.py"))
+    ]:
+        source = path.read_text(encoding="utf-8")
+        if path.name != "pretrained.py" and re.search(r"open\(|_text\(|text=|universal_newlines", source):
+            found[path.name] = without_encoding(source)
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_the_search_for_encodings_finds_them():
+    wrong = ["open('x')", "p.open('w')", "p.read_text()", "p.write_text('x')", "run(c, text=True)"]
+    right = [
+        "open('x', 'rb')",
+        "p.open(mode='wb')",
+        "p.read_text(encoding='utf-8')",
+        "os.open('x', 0)",
+        "run(c)",
+    ]
+    assert without_encoding("\n".join(wrong + right)) == [1, 2, 3, 4, 5]
+
+
+def test_git_gives_every_system_the_same_bytes():
+    """CRLF of a checkout on Windows breaks `make` in WSL (".venv\\r") and the digests of data."""
+    if not (shutil.which("git") and (ROOT / ".git").exists()):
+        pytest.skip("this is no git checkout")
+    list_files = ["git", "ls-files", "--eol"]
+    files = subprocess.run(list_files, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
+    for line in files.stdout.splitlines():
+        about, name = line.split("\t")
+        stored, _, attributes = about.split(maxsplit=2)
+        assert stored in ("i/lf", "i/none", "i/-text"), f"{name} is stored with CRLF"
+        assert attributes.strip() in ("attr/text=auto eol=lf", "attr/-text"), name
+
+
+def test_the_tool_that_runs_notebooks_keeps_a_readers_settings_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    environment = run_notebooks.environment(tmp_path)
+    assert environment["MPLBACKEND"] == run_notebooks.INLINE
+    assert Path(environment["MATPLOTLIBRC"]).is_file()
+    assert environment["LLMCOURSE_PROGRESS"].startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_memory_is_measured_where_the_system_tells(missing):
+    """The module `resource` does not exist on Windows."""
+    hide = "import sys; sys.modules['resource'] = None\n" if missing else ""
+    done = subprocess.run(
+        [sys.executable, "-c", hide + run_notebooks.PEAK], capture_output=True, encoding="utf-8"
+    )
+    value = float(done.stdout)
+    assert math.isnan(value) if missing else 1e6 < value < 1e9

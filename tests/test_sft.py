@@ -309,7 +309,7 @@ def test_the_shipped_model_answers_and_its_card_is_true():
     folder = course_data() / "checkpoints" / "sft"
     model, tokenizer = load_course_model("sft")
     weights = (folder / "model.safetensors").read_bytes()
-    assert hashlib.sha256(weights).hexdigest() in (folder / "README.md").read_text()
+    assert hashlib.sha256(weights).hexdigest() in (folder / "README.md").read_text(encoding="utf-8")
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10_000_000
     _, base_tokenizer = load_course_model("pretrained")
     assert tokenizer.vocab_size == base_tokenizer.vocab_size + 3 == model.config.vocab_size

@@ -148,7 +148,7 @@ def test_planted_personal_data_is_found(documents):
 def test_paragraphs_and_json_lines_are_read_one_by_one(tmp_path):
     plain, lines = tmp_path / "a.txt", tmp_path / "b.jsonl"
     plain.write_bytes("\ufeffone\r\nline\r\n\r\n\r\n二\n".encode())
-    lines.write_text('{"text": "a", "n": 1}\n{"text": "b"}\n')
+    lines.write_text('{"text": "a", "n": 1}\n{"text": "b"}\n', encoding="utf-8")
     assert list(read_documents(plain)) == ["one\nline", "二"]
     assert list(read_documents(lines)) == ["a", "b"]
     assert list(read_documents(str(lines))) == ["a", "b"]
@@ -158,7 +158,7 @@ def test_a_file_larger_than_the_memory_it_may_use_is_streamed(tmp_path):
     import tracemalloc
 
     path = tmp_path / "large.jsonl"
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for _ in range(300):
             file.write(json.dumps({"text": "x" * 100_000}) + "\n")
     tracemalloc.start()

@@ -249,7 +249,7 @@ def build_experiments(folder: Path, threads: int | None, seeds=(1, 2, 3), steps:
     plain = rows[1][:10_000]
     n_bytes = len(tokenizer.decode_bytes(plain.tolist()))
     path = folder / "experiments.json"
-    results = json.loads(path.read_text()) if path.exists() else []
+    results = json.loads(path.read_bytes()) if path.exists() else []
     for (method, rank, rehearsal, lr), seed in product(EXPERIMENTS, seeds):
         row = dict(method=method, rank=rank, rehearsal=rehearsal, lr=lr, seed=seed)
         if any(row.items() <= known.items() for known in results):

@@ -39,7 +39,7 @@ def pip(python: Path, *arguments: str, what: str) -> None:
     """Run pip quietly; on failure show its last lines and one line that says what to do."""
     print(f"llmcourse: installing {what} ...", flush=True)
     command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    done = subprocess.run(command, cwd=ROOT, encoding="utf-8", errors="replace", capture_output=True)
     if done.returncode:
         print("\n".join((done.stdout + done.stderr).strip().splitlines()[-15:]), file=sys.stderr)
         stop(

@@ -29,7 +29,7 @@ def run_once(path: Path, seed: int, threads: int) -> list:
         os.environ.update(LLMCOURSE_BAND_LOG=str(log), LLMCOURSE_PROGRESS=f"{folder}/progress.json")
         resources = {"metadata": {"path": str(path.parent)}}
         NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
-        return [json.loads(line) for line in log.read_text().splitlines()]
+        return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ fails is left as it was.
 import argparse
 import base64
 import io
+import math
 import os
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from llmcourse.runtime import SCALES, atomic_write
+from llmcourse.runtime import INLINE, SCALES, atomic_write
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 METADATA = {
@@ -57,11 +58,22 @@ def clean(notebook) -> None:
 
 
 LAPTOP = 'SCALE = "laptop"'
-PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+PEAK = """
+import sys
+try:
+    import resource
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+except ImportError:  # Windows
+    print("nan")
+"""
 
 
 def run(path: Path, scale: str = "laptop") -> tuple[float, float]:
-    """Run one notebook, in place if at the scale "laptop"; return its seconds and its peak memory in GB."""
+    """Run one notebook, in place if at the scale "laptop"; return its seconds and its peak memory in GB.
+
+    The memory is nan where the system does not tell.
+    """
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         cell.source = cell.source.replace(LAPTOP, LAPTOP.replace("laptop", scale))
@@ -76,7 +88,7 @@ def run(path: Path, scale: str = "laptop") -> tuple[float, float]:
         coalesce_streams=True,
     ).execute()
     seconds = time.perf_counter() - began
-    peak = int(notebook.cells.pop().outputs[0].text) / 1e6  # ru_maxrss is in kilobytes on Linux
+    peak = float(notebook.cells.pop().outputs[0].text) / 1e9
     clean(notebook)
     nbformat.validate(notebook)
     place = path if scale == "laptop" else NOTEBOOKS.parent / "runs" / scale / path.name
@@ -85,19 +97,32 @@ def run(path: Path, scale: str = "laptop") -> tuple[float, float]:
     return seconds, peak
 
 
+def environment(folder: Path) -> dict[str, str]:
+    """Return what keeps a reader's own settings (threads, figures, IPython, progress) out of the outputs."""
+    import matplotlib
+
+    return {
+        "OMP_NUM_THREADS": "1",  # as `make test` does, so that losses agree in every digit
+        "MPLBACKEND": INLINE,
+        "MATPLOTLIBRC": str(Path(matplotlib.get_data_path()) / "matplotlibrc"),
+        "IPYTHONDIR": str(folder / "ipython"),
+        "LLMCOURSE_PROGRESS": str(folder / "progress.json"),
+    }
+
+
 def main(prefixes: list[str], scale: str) -> None:
     """Run the notebooks whose names start with one of `prefixes`; all without any."""
     paths = [p for p in sorted(NOTEBOOKS.glob("*.ipynb")) if p.name.startswith(tuple(prefixes) or "")]
     if not paths:
         sys.exit(f"no notebook starts with {prefixes}: see {NOTEBOOKS}")
-    os.environ["OMP_NUM_THREADS"] = "1"  # as `make test` does, so that losses agree in every digit
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["LLMCOURSE_PROGRESS"] = str(Path(folder) / "progress.json")
+        os.environ |= environment(Path(folder))
         failed = []
         for path in paths:
             try:
                 seconds, peak = run(path, scale)
-                print(f"{path.stem:24} {seconds:6.1f} s {peak:5.1f} GB", flush=True)
+                memory = "memory not measured on this system" if math.isnan(peak) else f"{peak:5.1f} GB"
+                print(f"{path.stem:24} {seconds:6.1f} s {memory}", flush=True)
             except CellExecutionError as error:
                 failed.append(path.stem)
                 print(f"{path.stem:24} FAILED, left as it was\n{error}", flush=True)

@@ -96,7 +96,9 @@ def from_registry(spec: dict) -> Files | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         hashes = " ".join(f"--hash=sha256:{value}" for value in spec["hashes"])
-        (Path(folder) / "needed.txt").write_text(f"{spec['name']}=={spec['version']} {hashes}\n")
+        (Path(folder) / "needed.txt").write_text(
+            f"{spec['name']}=={spec['version']} {hashes}\n", encoding="utf-8"
+        )
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries", "1",
                    "--timeout", "10", "--target", "package", "-r", "needed.txt"]  # fmt: skip
         if subprocess.run(command, cwd=folder, capture_output=True).returncode:

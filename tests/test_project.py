@@ -2,6 +2,7 @@
 
 import ast
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -102,7 +103,10 @@ def test_readme_picture_is_the_figure_that_the_notebook_stores():
     ("arguments", "words"),
     [
         (dict(version=(3, 10, 4)), ["Python 3.10", "3.11", "make PYTHON="]),
+        (dict(version=(3, 15, 0)), ["Python 3.15", "newer than the libraries", "make PYTHON=python3.12"]),
         (dict(free_bytes=10**9), ["1.0 GB", "4 GB", "free some space"]),
+        (dict(system="Darwin", machine="x86_64"), ["Intel", "Apple silicon is needed", "Colab"]),
+        (dict(bits=32), ["32 bits", "no torch", "64 bits"]),
     ],
 )
 def test_install_says_in_one_line_what_stands_in_the_way(tmp_path, arguments, words):
@@ -111,6 +115,85 @@ def test_install_says_in_one_line_what_stands_in_the_way(tmp_path, arguments, wo
     message = str(stopped.value)
     assert "\n" not in message
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("system", [("Darwin", "arm64"), ("Linux", "x86_64"), ("Linux", "aarch64")])
+def test_install_goes_on_where_torch_is_to_be_had(tmp_path, system):
+    for version in ((3, 11, 0), (3, 14, 2)):
+        install.check_machine(tmp_path / "new", version, 10**11, *system, bits=64)
+
+
+def test_install_advises_against_a_disk_of_windows():
+    wsl = "5.15.153.1-microsoft-standard-WSL2"
+    (hint,) = install.hints(Path("/mnt/c/Users/me/llmcourse"), wsl)
+    assert "clone the course into the Linux home" in hint
+    for root, release in (("/home/me/llmcourse", wsl), ("/mnt/c/x", "6.1.0-amd64"), ("/mnt/data/x", wsl)):
+        assert install.hints(Path(root), release) == []
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("ERROR: No matching distribution found for torch==2.13.0", ["no such torch", "another Python"]),
+        (
+            "WARNING: Retrying (...)\nERROR: No matching distribution found for torch",
+            ["network", "PIP_INDEX_URL"],
+        ),
+        ("(from versions: none)\nERROR: No matching distribution found for torch", ["network"]),
+        ("ERROR: ResolutionImpossible: for help visit", ["no such set of libraries"]),
+        ("OSError: [Errno 28] No space left on device", ["disk is full"]),
+        ("error: something else", ["network", "PIP_INDEX_URL"]),
+    ],
+)
+def test_install_blames_the_network_only_where_it_may_be_the_network(output, words):
+    """There is no torch >= 2.9 for an Intel Mac: pip finds 2.2.2, so the network is fine."""
+    assert all(word in install.advice(output) for word in words)
+
+
+def test_install_keeps_pip_inside_the_environment(monkeypatch):
+    for name in ("PIP_USER", "PIP_TARGET", "PYTHONPATH", "PYTHONHOME", "PIP_INDEX_URL"):
+        monkeypatch.setenv(name, "1")
+    environment = install.environment()
+    assert environment["PIP_USER"] == "0"
+    assert environment["PIP_INDEX_URL"] == "1"
+    assert not {"PIP_TARGET", "PYTHONPATH", "PYTHONHOME"} & environment.keys()
+
+
+@pytest.mark.parametrize(
+    "state", ["whole", "absent", "dangling", "no pip", "empty folder", "other folder", "a file"]
+)
+def test_install_makes_a_broken_environment_anew_and_touches_nothing_else(
+    tmp_path, monkeypatch, capsys, state
+):
+    venv, made = tmp_path / "Mein Kurs [1] ü" / ".venv", []
+    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if state == "a file":
+        venv.parent.mkdir()
+        venv.touch()
+    elif state != "absent":
+        python.parent.mkdir(parents=True) if state != "empty folder" else venv.mkdir(parents=True)
+        if state == "other folder":
+            (venv / "thesis.txt").touch()
+        elif state != "empty folder":
+            (venv / "pyvenv.cfg").touch()
+
+    def run(command, **options):
+        if "-c" in command:
+            works = state == "whole" or bool(made)
+            if not works and state != "no pip":
+                raise FileNotFoundError(command[0])
+            return subprocess.CompletedProcess(command, 0 if works else 1)
+        made.append(command)
+
+    monkeypatch.setattr(install.subprocess, "run", run)
+    if state in ("other folder", "a file"):
+        with pytest.raises(SystemExit, match="is no virtual environment: move it away"):
+            install.make_environment(venv)
+        assert made == []
+    else:
+        assert install.make_environment(venv) == python
+        assert made == ([] if state == "whole" else [[sys.executable, "-m", "venv", "--clear", str(venv)]])
+    assert ("making it anew" in capsys.readouterr().out) == (state in ("dangling", "no pip", "empty folder"))
 
 
 def test_install_can_be_read_by_an_old_python():

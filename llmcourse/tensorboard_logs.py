@@ -35,6 +35,7 @@ def log_steps(steps: Iterable[Step], log_dir, *, bytes_per_token: float | None =
     first = next(steps, None)
     if first is None:
         return
+    # a fresh run has a mark too: TensorBoard's own server takes the first of a folder for no restart
     writer = log_dir if given else SummaryWriter(str(log_dir), purge_step=first.step)
     with contextlib.nullcontext() if given else writer:
         tokens, seconds = 0, 0.0

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.io_wrapper import GetLogdirSubdirectories
 from torch.utils.tensorboard import SummaryWriter
@@ -278,6 +279,19 @@ def test_a_resumed_run_is_one_curve_with_the_later_values(tmp_path):
     list(log_steps(made_steps(1, 2), tmp_path))  # and from the beginning
     with pytest.warns(UserWarning, match="cut short"):
         assert read_scalars(tmp_path)["loss/train"][0] == [1, 2]
+
+
+def test_all_readers_of_tensorboard_agree_on_a_resumed_run(tmp_path):
+    """Its server in Python passes over the first mark of a folder, its accumulator obeys each one."""
+    for first, last in ((1, 7), (5, 9), (3, 4)):
+        list(log_steps(made_steps(first, last), tmp_path))
+    served = plugin_event_accumulator.EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
+    for steps in (
+        read_scalars(tmp_path)["loss/train"][0],
+        [event.step for event in accumulate(tmp_path).Scalars("loss/train")],
+        [event.step for event in served.Tensors("loss/train")],
+    ):
+        assert steps == [1, 2, 3, 4]
 
 
 def test_a_run_without_steps_writes_nothing_and_hides_nothing(tmp_path):

@@ -36,7 +36,7 @@ def token_losses(
     token_ids = torch.from_numpy(id_row(token_ids, model.config.vocab_size))
     if len(token_ids) < 2:
         raise ValueError(f"{len(token_ids)} tokens hold nothing to predict: give at least 2")
-    if not 1 <= S <= T:
+    if not 1 <= S <= T or int(S) != S:
         raise ValueError(f"stride={S} must be between 1 and the context of {T}")
     batch_size = whole(batch_size, "batch_size")
     device = next(model.parameters()).device

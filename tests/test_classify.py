@@ -139,8 +139,7 @@ def test_fitting_learns_what_can_be_learned_and_repeats_exactly():
     assert classify.accuracy(model, rows, [1 - label for label in labels]) == 0.0
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 64, 65])
-@pytest.mark.parametrize("batch_size", [1, 2, 64])
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 64), (2, 1), (3, 2), (65, 64)])
 def test_an_empty_text_has_features_of_0_however_the_rows_are_divided(n, batch_size):
     """allenai/allennlp#837: with 64 rows and an empty one, the last batch holds the empty one alone."""
     rows = [[], *([[1, 2]] * (n - 1))]

@@ -136,7 +136,7 @@ def test_too_few_tokens_are_refused(model, n):
         evaluate_loss(model, row(n))
 
 
-@pytest.mark.parametrize("stride", [0, -1, T + 1])
+@pytest.mark.parametrize("stride", [0, -1, T + 1, 2.5, math.nan])
 def test_a_stride_that_repeats_or_skips_tokens_is_refused(model, stride):
     with pytest.raises(ValueError, match=f"stride={stride} must be between 1 and the context of {T}"):
         evaluate_loss(model, row(20), stride=stride)

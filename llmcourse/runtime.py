@@ -12,6 +12,7 @@ import shutil
 import stat
 import sys
 import time
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,7 @@ def set_up(seed: int = 1234, threads: int | None = None, scale: str = "laptop") 
     random.seed(seed)
     torch.manual_seed(seed)
     _scale = scale
+    leave_tensorflow_out()
     print(f"ready: seed {seed}, scale {scale}")
     return Runtime(seed, torch.get_num_threads(), scale, device, autocast_dtype(device))
 
@@ -91,6 +93,16 @@ def show_figures() -> None:
 def current_scale() -> str:
     """Return the scale of the last `set_up`: reference bands are for "laptop" only."""
     return _scale
+
+
+def leave_tensorflow_out() -> None:
+    """Keep TensorBoard from importing TensorFlow, which Colab has: 7 seconds, log lines, another writer.
+
+    This is TensorBoard's own switch: where a module of this name is found, it takes its small
+    stand-in (tensorboard/compat/__init__.py). Without effect once TensorBoard has loaded TensorFlow.
+    """
+    name = "tensorboard.compat.notf"
+    sys.modules.setdefault(name, types.ModuleType(name))
 
 
 def pick_device() -> torch.device:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from llmcourse.evaluation import bits_per_byte
+from llmcourse.runtime import leave_tensorflow_out
 from llmcourse.training import Step
 
 
@@ -29,6 +30,7 @@ def log_steps(steps: Iterable[Step], log_dir, *, bytes_per_token: float | None =
     at which step it begins, and readers drop what the earlier one has from that step on, of every
     kind. A writer of your own says so with `SummaryWriter(folder, purge_step=first_step)`.
     """
+    leave_tensorflow_out()
     from torch.utils.tensorboard import SummaryWriter
 
     steps, given = iter(steps), isinstance(log_dir, SummaryWriter)
@@ -172,6 +174,7 @@ def _event_files(folder: str | Path) -> list[Path]:
 
 def _events(path: Path) -> list:
     """Return the events of one file; a warning says what could not be read."""
+    leave_tensorflow_out()
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto.event_pb2 import Event
 
@@ -220,6 +223,7 @@ def _values(log_dir: str | Path):
 
 def _array(value) -> np.ndarray:
     """Return the numbers of a value, which older writers (torch's too) store in their own fields."""
+    leave_tensorflow_out()
     from tensorboard.data_compat import migrate_value
     from tensorboard.util.tensor_util import make_ndarray
 

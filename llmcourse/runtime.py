@@ -3,6 +3,7 @@
 Floor 0: torch and the standard library only.
 """
 
+import atexit
 import contextlib
 import errno
 import os
@@ -11,6 +12,7 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Iterator
@@ -18,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from llmcourse import keep as keeping
+from llmcourse.machine import install_line, package_problems
 
 SCALES = ("laptop", "t4")
 INLINE = "module://matplotlib_inline.backend_inline"  # what a notebook's kernel chooses by itself
@@ -40,17 +45,46 @@ class Runtime:
         """Return `laptop` or `t4`, whichever the scale says: the one dial of the course."""
         return t4 if self.scale == "t4" else laptop
 
+    def folder(self, name: str, anew: bool = False) -> Path:
+        """Return the folder runs/`name`, with what an earlier run left there; `anew=True` empties it.
 
-def set_up(seed: int = 1234, threads: int | None = None, scale: str = "laptop") -> Runtime:
-    """Seed Python and torch, fix the number of threads, choose the device, and see that figures show.
+        Each scale has its own (runs/NAME-t4). A notebook that a program drives, with nobody
+        watching, gets an empty folder, so that it trains, and so that your runs stay yours.
+        """
+        if not someone_is_watching():
+            empty = tempfile.mkdtemp(prefix="llmcourse-")
+            atexit.register(shutil.rmtree, empty, ignore_errors=True)
+            return Path(empty)
+        folder = Path("runs") / (name if self.scale == "laptop" else f"{name}-{self.scale}")
+        if anew and folder.exists():
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise OSError(
+                    f"{folder} could not be emptied ({error}): TensorBoard may hold its files open; "
+                    "restart the kernel and try again"
+                ) from error
+        return folder
+
+
+def set_up(
+    seed: int = 1234,
+    threads: int | None = None,
+    scale: str = "laptop",
+    keep: str | Path | None = None,
+) -> Runtime:
+    """Seed Python and torch, fix the number of threads, choose the device, and say what is missing.
 
     `scale="laptop"` (the default) computes on the CPU in float32, so that every reader sees
-    the numbers of the text. `scale="t4"` needs a GPU and makes everything bigger.
+    the numbers of the text. `scale="t4"` needs a GPU, and makes bigger what `Runtime.pick` chooses.
+    `keep` names a folder that outlives this machine, "drive" for Google Drive in Colab: progress,
+    downloads and `runs/` are kept there, and come back to the next machine (see `llmcourse.keep`).
 
     In a notebook, figures come into the page, even where the environment has an MPLBACKEND that only
     writes files, such as Agg. A script keeps its backend.
 
-    Raises ValueError for an unknown scale, for fewer than one thread, and for "t4" without a GPU.
+    Raises ValueError for an unknown scale, for fewer than one thread, for "t4" without a GPU, and
+    for a `keep` that can mean no folder.
 
     >>> set_up(seed=1).device
     ready: seed 1, scale laptop
@@ -69,6 +103,7 @@ def set_up(seed: int = 1234, threads: int | None = None, scale: str = "laptop") 
             "> T4 GPU. Elsewhere: set SCALE = 'laptop', which is worth reading by itself"
             + ("" if hidden is None else f". CUDA_VISIBLE_DEVICES={hidden!r} may hide one")
         )
+    keeping.check(keep)
     if threads is not None:
         torch.set_num_threads(threads)
     show_figures()
@@ -76,7 +111,14 @@ def set_up(seed: int = 1234, threads: int | None = None, scale: str = "laptop") 
     torch.manual_seed(seed)
     _scale = scale
     leave_tensorflow_out()
-    print(f"ready: seed {seed}, scale {scale}")
+    keeping.start(keep)
+    problems = package_problems()
+    for problem in problems:
+        print(f"PROBLEM  {problem}")
+    if problems:
+        print(f"NOT ready. Run this, restart the session, and run this cell again: {install_line()}")
+    else:
+        print(f"ready: seed {seed}, scale {scale}")
     return Runtime(seed, torch.get_num_threads(), scale, device, autocast_dtype(device))
 
 
@@ -182,6 +224,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # on Windows a program may still hold it
             temporary.unlink(missing_ok=True)
+    keeping.after_write(path)
 
 
 def _mode_of(path: Path) -> int | None:

@@ -10,6 +10,7 @@ FLOORS = [  # a module may import modules of its own floor or below, never above
     [
         "inputs",
         "machine",
+        "keep",
         "runtime",
         "positions",
         "attention",

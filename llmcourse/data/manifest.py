@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from llmcourse import keep
 from llmcourse.machine import checkout
 from llmcourse.runtime import atomic_write
 
@@ -145,8 +146,17 @@ def from_hub(spec: dict) -> Files | None:
 
 
 def from_cache(name: str) -> Files | None:
-    """Return what an earlier download kept, in the same order, if it is whole; None otherwise."""
-    folder = cache_folder() / name
+    """Return what an earlier download kept, in the same order, if it is whole; None otherwise.
+
+    What lies only in the folder of `set_up(keep=...)` comes to this machine first.
+    """
+    files = _whole(cache_folder() / name)
+    if files is None and (kept := keep.kept("cache")) and (files := _whole(kept / name)) is not None:
+        _write(cache_folder() / name, files)
+    return files
+
+
+def _whole(folder: Path) -> Files | None:
     try:
         expected, *names = (folder / "sha256").read_text(encoding="utf-8").splitlines()
         files = {file_name: (folder / file_name).read_bytes() for file_name in names}
@@ -156,8 +166,14 @@ def from_cache(name: str) -> Files | None:
 
 
 def to_cache(name: str, files: Files) -> None:
-    """Keep `files` for the next time; the digest and the names are written last and mark them as whole."""
-    folder = cache_folder() / name
+    """Keep `files` for the next time, here and in the folder of `set_up(keep=...)`."""
+    _write(cache_folder() / name, files)
+    if kept := keep.kept("cache"):
+        _write(kept / name, files)
+
+
+def _write(folder: Path, files: Files) -> None:
+    """Write `files`; the digest and the names are written last and mark them as whole."""
     try:
         for file_name, content in files.items():
             with atomic_write(folder / file_name) as temporary:
@@ -165,7 +181,10 @@ def to_cache(name: str, files: Files) -> None:
         with atomic_write(folder / "sha256") as temporary:
             temporary.write_text("\n".join([digest(files), *files]), encoding="utf-8")
     except OSError as error:
-        print(f"({name} was not kept: {error}; set LLMCOURSE_CACHE to a folder you can write)")
+        print(
+            f"({folder.name} was not kept in {folder.parent}: {error}; set LLMCOURSE_CACHE to a folder "
+            "you can write)"
+        )
 
 
 def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = False) -> DataSet:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+from llmcourse.keep import kept
 from llmcourse.runtime import atomic_write
 
 STALE = 3.0  # seconds; a notebook that records needs a few milliseconds
@@ -26,19 +27,34 @@ def progress_file() -> Path:
     return path / "progress.json" if path.is_dir() else path
 
 
+def progress_files() -> list[Path]:
+    """Return this machine's file, and the one in the folder of `set_up(keep=...)`, as far as they are known."""
+    files = []
+    with contextlib.suppress(OSError):
+        files.append(progress_file())
+    if (shared := kept("progress.json")) is not None:
+        files.append(shared)
+    return files
+
+
 def read_progress() -> dict[str, str]:
     """Return solved exercises with the date of the first correct answer; a damaged file counts as empty."""
-    try:
-        return _read(progress_file())
-    except (OSError, ValueError):
-        return {}
+    solved: dict[str, str] = {}
+    for path in progress_files():
+        with contextlib.suppress(OSError, ValueError):
+            solved = {**_read(path), **solved}
+    return solved
 
 
 def record(name: str) -> None:
     """Remember that the exercise `name` is solved. A read-only home loses this and nothing else."""
-    if name not in read_progress():
+    solved = read_progress()
+    if name in solved:
+        return
+    solved[name] = date.today().isoformat()
+    for path in progress_files() or [None]:
         try:
-            add_to(progress_file(), {name: date.today().isoformat()})
+            add_to(path or progress_file(), solved)
         except OSError as error:
             print(f"(progress was not saved: {error}; set LLMCOURSE_PROGRESS to a file you can write)")
 

@@ -7,7 +7,7 @@ import types
 import pytest
 import torch
 
-from llmcourse import cli
+from llmcourse import cli, runtime
 from llmcourse.data import manifest
 from llmcourse.data.manifest import load_manifest
 from llmcourse.runtime import set_up
@@ -112,6 +112,7 @@ def test_remedies_exist_where_they_are_printed(colab, bare, tmp_path, capsys):
 def test_the_device_is_the_one_that_runs_use(gpu, scale, line, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(runtime, "package_problems", list)
     run = set_up(scale=scale)
     cli.doctor()
     out = capsys.readouterr().out

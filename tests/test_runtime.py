@@ -69,6 +69,44 @@ def test_t4_picks_the_gpu_and_the_larger_value(monkeypatch):
     assert run.pick(laptop=10, t4=1000) == 1000
 
 
+def test_a_run_has_a_folder_that_a_second_try_finds(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime, "someone_is_watching", lambda: True)
+    run = set_up()
+    folder = run.folder("03c")
+    assert str(folder) == os.path.join("runs", "03c")
+    folder.mkdir(parents=True)
+    (folder / "model.pt").write_text("step 500")
+    assert (run.folder("03c") / "model.pt").read_text() == "step 500"
+    assert not run.folder("03d").exists()
+    assert not (run.folder("03c", anew=True) / "model.pt").exists()
+    larger = runtime.Runtime(1, 1, "t4", run.device, run.dtype)
+    assert larger.folder("03c") != folder  # a model of another size
+
+
+def test_a_program_gets_an_empty_folder_and_leaves_the_readers_alone(monkeypatch, tmp_path):
+    """So that nbval trains, whatever a reader's own run has left in runs/."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "03c").mkdir(parents=True)
+    monkeypatch.setattr(runtime, "someone_is_watching", lambda: False)
+    run = set_up()
+    first, second = run.folder("03c"), run.folder("03c", anew=True)
+    assert list(first.iterdir()) == list(second.iterdir()) == []
+    assert first != second
+    assert (tmp_path / "runs" / "03c").is_dir()
+
+
+def test_a_folder_that_cannot_be_emptied_says_what_may_hold_it(monkeypatch, tmp_path):
+    """On Windows, TensorBoard holds the event files that it shows."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "03c").mkdir(parents=True)
+    monkeypatch.setattr(runtime, "someone_is_watching", lambda: True)
+    refuse = PermissionError(13, "used by another process")
+    monkeypatch.setattr(runtime.shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(refuse))
+    with pytest.raises(OSError, match=r"03c could not be emptied .*another process.*restart the kernel"):
+        set_up().folder("03c", anew=True)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

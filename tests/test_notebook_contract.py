@@ -9,7 +9,12 @@ import pytest
 from notebook_tools import IGNORED, NOTEBOOKS, ROOT, code_cells, compared, printed, read, tags
 
 SETUP = code_cells(read(NOTEBOOKS[0]))[0].source
-BADGE = "https://colab.research.google.com/github/llmcourse/llmcourse/blob/main/notebooks/{}"
+COLAB = "https://colab.research.google.com/github/llmcourse/llmcourse/blob/main/"
+GITHUB = "https://github.com/llmcourse/llmcourse/blob/main/"
+BADGE = COLAB + "notebooks/{}"
+NOTHING = "`SCALE` changes nothing in this chapter."
+MOVES = 'On a GPU, `SCALE = "t4"` moves the training there; nothing becomes bigger.'
+BIGGER = 'On a GPU, `SCALE = "t4"` makes '
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|Users|usr|opt|content)/|[A-Z]:\\\\")
 
@@ -86,6 +91,21 @@ def test_set_up_is_the_same_everywhere(path):
     assert first.source == SETUP
 
 
+def test_head_says_what_scale_changes_here(path):
+    """`run.pick` makes something bigger: its numbers stand in the sentence; `run.device` only moves."""
+    notebook = read(path)
+    code = "\n".join(cell.source for cell in code_cells(notebook)[1:])
+    (sentence,) = re.findall(r"^\*(.*`SCALE.*)\*$", notebook.cells[0].source, flags=re.MULTILINE)
+    picks = re.findall(r"run\.pick\(laptop=([^,]+), t4=([^)]+)\)", code)
+    assert len(picks) == code.count("run.pick")
+    if not picks:
+        assert sentence == (MOVES if "run.device" in code else NOTHING)
+        return
+    assert sentence.startswith(BIGGER)
+    named = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*", sentence.replace("t4", ""))}
+    assert named == {int(n) for pair in picks for n in pair if n.isdigit()}  # rates are no sizes
+
+
 def test_head_has_title_badge_and_measured_cost(path):
     head = read(path).cells[0].source
     assert head.startswith("# ")
@@ -120,13 +140,35 @@ def test_figures_are_at_most_700_pixels_wide(path):
                 assert width <= 700, (cell.id, width)
 
 
+def links(cell) -> list[str]:
+    """Return the targets of all links of a cell, without what stands after #."""
+    return re.findall(r"\]\(([^)#\s]+)", cell.source)
+
+
 def test_links_inside_the_repository_are_alive(path):
+    """Also those that name the repository by its address, for copies that have no neighbours."""
     for cell in read(path).cells:
         if cell.cell_type == "markdown":
-            for target in re.findall(r"\]\(([^)#\s]+)", cell.source):
-                if not target.startswith(("http", "mailto")):
+            for target in links(cell):
+                inside = target.removeprefix(COLAB).removeprefix(GITHUB)
+                if inside != target:
+                    assert (ROOT / inside).exists(), (cell.id, target)
+                elif not target.startswith(("http", "mailto")):
                     assert (path.parent / target).resolve().is_relative_to(ROOT), target
                     assert (path.parent / target).exists(), (cell.id, target)
+
+
+def test_links_that_a_copy_in_drive_needs_have_an_address_too(path):
+    """A notebook saved to Drive has neither neighbours nor `../data`: the next one, and each card."""
+    notebook = read(path)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            for target in links(cell):
+                if target.startswith("../"):
+                    assert GITHUB + target.removeprefix("../") in links(cell), (cell.id, target)
+    following = re.findall(r"\]\(([^)#\s]+)", notebook.cells[-1].source.split("**Next:**")[1])
+    first = next(target for target in following if target.endswith(".ipynb"))
+    assert BADGE.format(first) in following
 
 
 def test_widgets_stand_below_a_static_figure(path):

@@ -4,6 +4,7 @@
 #   make lab         open the course in JupyterLab
 #   make test        lint, unit tests, and every notebook with its outputs compared
 #   make notebooks   run the notebooks and store their outputs (N=04a runs one chapter)
+#   make test-colab  run notebooks with the versions of Colab's runtimes (environments in /tmp)
 #   make bench       measure speed ratios, write benchmarks/RESULTS.md
 #   make clean       remove the environment and what was built
 
@@ -17,7 +18,7 @@ QUIET  := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 # Figures are drawn into the page, whatever MPLBACKEND says; unit tests open no window.
 FIGURES := MPLBACKEND=module://matplotlib_inline.backend_inline
 
-.PHONY: lab test lint unit notebooks-test notebooks bench clean
+.PHONY: lab test lint unit notebooks-test test-colab notebooks bench clean
 .DEFAULT_GOAL := lab
 
 $(READY): pyproject.toml constraints.txt requirements-offline.txt tools/install.py
@@ -39,6 +40,9 @@ unit: $(READY)
 notebooks-test: $(READY)
 	$(QUIET) $(FIGURES) $(BIN)/pytest -c tests/nbval.ini --rootdir . --nbval --nbval-current-env \
 		-n 2 --dist loadfile --durations 8 notebooks
+
+test-colab: $(READY)
+	$(BIN)/python tools/test_colab.py $(N)
 
 notebooks: $(READY)
 	$(QUIET) $(BIN)/python tools/run_notebooks.py $(N)

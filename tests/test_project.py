@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from notebook_tools import NOTEBOOKS, ROOT, read
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from llmcourse.data.manifest import load_manifest
@@ -22,19 +23,11 @@ sys.path.insert(0, str(ROOT / "tools"))
 import install
 import readme_picture
 import run_notebooks
+import test_colab as colab_tool
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIREMENTS = [Requirement(text) for text in PROJECT["dependencies"]]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-# What Colab ships, as published for its Python 3.13 image.
-COLAB = {
-    "torch": "2.11.0",
-    "transformers": "5.15.0",
-    "tokenizers": "0.22.2",
-    "datasets": "4.0.0",
-    "numpy": "2.1.3",
-}
 
 
 def test_environment_yml_is_python_pip_and_the_package():
@@ -67,10 +60,31 @@ def test_constraints_satisfy_pyproject_and_name_no_local_build():
     assert not [version for version in versions.values() if "+" in version]
 
 
-def test_colab_satisfies_pyproject():
-    by_name = {requirement.name: requirement.specifier for requirement in REQUIREMENTS}
-    for name, version in COLAB.items():
-        assert by_name[name].contains(Version(version)), f"{name} {version} does not fit {by_name[name]}"
+@pytest.mark.parametrize("name", colab_tool.LISTS)
+def test_each_runtime_of_colab_satisfies_pyproject(name):
+    """So pip changes nothing that Colab has: torch and numpy above all."""
+    pins, python = colab_tool.read_list(colab_tool.LISTS[name])
+    needed = [*REQUIREMENTS, *map(Requirement, PROJECT["optional-dependencies"]["colab"])]
+    found = {r.name: r for r in needed if colab_tool.normal(r.name) in pins}
+    for requirement in found.values():
+        version = pins[colab_tool.normal(requirement.name)]
+        assert requirement.specifier.contains(Version(version)), f"{requirement} refuses {version}"
+    assert Version(python) in SpecifierSet(PROJECT["requires-python"])
+    lacking = {r.name for r in needed} - found.keys()
+    assert lacking == {"sacrebleu", "rouge-score", "jiwer", "mwparserfromhell", "datasketch", "faker"}
+
+
+@pytest.mark.parametrize("name", colab_tool.LISTS)
+def test_each_list_says_where_it_comes_from(name):
+    head = colab_tool.LISTS[name].read_text(encoding="utf-8").split("\nabsl-py")[0]
+    assert re.search(r"googlecolab/backend-info, pip-freeze(\.gpu)?\.txt", head)
+    assert re.search(r"\b[0-9a-f]{40}\b", head), "the commit"
+
+
+def test_the_extra_of_the_laptop_holds_that_of_colab():
+    extras = PROJECT["optional-dependencies"]
+    assert "llmcourse[colab]" in extras["lab"]
+    assert not [text for text in extras["colab"] if text.startswith("ipywidgets")]  # it asks for jedi
 
 
 def test_readme_lists_every_chapter_with_its_badge_and_measured_minutes():

@@ -39,7 +39,7 @@ def package_problems(extra: str = "colab") -> list[str]:
     try:
         needed = metadata.requires("llmcourse") or []
     except metadata.PackageNotFoundError:  # its folder is merely on the path, or pip was interrupted
-        return [f"llmcourse is only half installed, so its needs are unknown: {install_line()}"]
+        return [f"llmcourse is not installed whole, so its needs are unknown: {install_line()}"]
     try:
         from packaging.requirements import Requirement
     except ImportError:

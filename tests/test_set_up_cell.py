@@ -123,7 +123,7 @@ def test_the_line_that_fails_says_what_to_do(colab):
 
 
 @pytest.mark.parametrize(
-    ("end", "missing"), [("without_metadata", "only half installed"), ("without_faker", "faker is missing")]
+    ("end", "missing"), [("without_metadata", "not installed whole"), ("without_faker", "faker is missing")]
 )
 def test_an_install_that_stopped_halfway_is_named_until_it_is_repaired(end, missing, colab, capsys):
     colab.pip_ends = iter([getattr(colab, end)])

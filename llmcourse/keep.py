@@ -105,7 +105,7 @@ def start(keep: str | Path | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARK).write_text(NOTE, encoding="utf-8")
         share_progress(folder)
-        keeper = Keeper(folder, Path("runs").absolute())
+        keeper = Keeper(folder, Path("runs").resolve())
         came = keeper.fetch()
     except Exception as error:  # Drive refuses in several ways, of which none is documented
         print(f"NOT kept: {folder} cannot be used ({error}). Runs and progress stay on this machine only")
@@ -150,13 +150,14 @@ def share_progress(folder: Path) -> None:
 
     The file of this machine is that of `teach.progress`. A file that cannot be read is left alone.
     """
-    own = os.environ.get("LLMCOURSE_PROGRESS") or Path.home() / ".llmcourse" / "progress.json"
     contents = {}
-    for path in (Path(own), folder / "progress.json"):
-        try:
-            contents[path] = json.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else {}
-        except ValueError:
-            return
+    try:
+        own = Path(os.environ.get("LLMCOURSE_PROGRESS") or "~/.llmcourse/progress.json").expanduser()
+        own = own / "progress.json" if own.is_dir() else own
+        for path in (own, folder / "progress.json"):
+            contents[path] = dict(json.loads(path.read_bytes().strip() or b"{}") if path.exists() else {})
+    except (ValueError, TypeError, RuntimeError):  # damaged, something else, or a user without a home
+        return
     together = {name: day for content in contents.values() for name, day in content.items()}
     for path, content in contents.items():
         if content != together:
@@ -172,7 +173,7 @@ def kept(name: str) -> Path | None:
 
 def after_write(path: Path) -> None:
     """Copy what is new in `runs/`, if the complete file `path` lies there."""
-    if _keeper and _keeper.runs in path.absolute().parents:
+    if _keeper and _keeper.runs in Path(path).resolve().parents:
         _keeper.send()
 
 

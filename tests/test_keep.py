@@ -296,14 +296,34 @@ def test_progress_of_both_sides_comes_together(machine, tmp_path):
         assert set(json.loads(path.read_text())) == solved
 
 
-def test_progress_that_cannot_be_read_is_left_alone(machine, tmp_path):
+@pytest.mark.parametrize("damage", ["{ half a fi", "[1, 2]", "3", "null"])
+def test_progress_that_cannot_be_read_is_left_alone(damage, machine, tmp_path):
     machine()
     record("04a-softmax")
     (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "progress.json").write_text("{ half a fi")
+    (tmp_path / "kept" / "progress.json").write_text(damage)
     set_up(keep=tmp_path / "kept")
-    assert (tmp_path / "kept" / "progress.json").read_text() == "{ half a fi"
+    assert (tmp_path / "kept" / "progress.json").read_text() == damage
     assert list(json.loads(progress_file().read_text())) == ["04a-softmax"]
+
+
+def test_progress_that_an_editor_saved_is_shared(machine, tmp_path):
+    """With a byte order mark, as editors on Windows save it."""
+    machine()
+    progress_file().parent.mkdir()
+    progress_file().write_bytes(b"\xef\xbb\xbf" + b'{"04a-softmax": "2026-09-01"}')
+    set_up(keep=tmp_path / "kept")
+    assert list(json.loads((tmp_path / "kept" / "progress.json").read_text())) == ["04a-softmax"]
+
+
+def test_without_a_home_the_runs_are_kept_all_the_same(machine, tmp_path, monkeypatch, capsys):
+    machine()
+    monkeypatch.delenv("LLMCOURSE_PROGRESS")
+    nobody = RuntimeError("Could not determine home directory.")
+    monkeypatch.setattr(Path, "expanduser", lambda self: (_ for _ in ()).throw(nobody))
+    monkeypatch.setattr(keep, "check", lambda _: tmp_path / "kept")
+    set_up(keep=tmp_path / "kept")
+    assert "kept in" in capsys.readouterr().out
 
 
 def test_the_progress_that_is_shared_is_that_of_the_exercises(machine, monkeypatch, tmp_path):

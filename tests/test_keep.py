@@ -111,11 +111,11 @@ def test_each_checkpoint_is_kept_at_once_with_what_lies_beside_it(drive, machine
     (Path("runs") / "03c").mkdir(parents=True)
     there = drive.backend / "llmcourse" / "runs" / "03c"
     for step, _ in steps(6):
-        Path("runs/03c/events").write_text(str(step))
+        Path("runs/03c/events").write_text(str(step), encoding="utf-8")
         if step == 5:
             checkpoint = torch.load(there / "model.pt", weights_only=True)
             assert checkpoint["parts"]["step"] == 4
-            assert (there / "events").read_text() == "3"
+            assert (there / "events").read_text(encoding="utf-8") == "3"
     keep._after_cell()  # the rest goes after the cell
     assert files(there) == files(Path("runs/03c"))
 
@@ -143,7 +143,7 @@ def test_a_mount_that_disappears_costs_a_sentence_and_not_the_run(drive, machine
     set_up(keep="drive")  # mounted again: what was missed goes there
     there = drive.backend / "llmcourse"
     assert files(there / "runs") == files(Path("runs"))
-    assert list(json.loads((there / "progress.json").read_text())) == ["04a-softmax"]
+    assert list(json.loads((there / "progress.json").read_text(encoding="utf-8"))) == ["04a-softmax"]
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOTCONN, "Transport endpoint is not connected"),
@@ -241,7 +241,7 @@ def test_a_folder_of_ones_own_works_like_drive(machine, tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_said(machine, tmp_path, capsys):
     machine()
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     set_up(keep=tmp_path / "file" / "folder")
     out = capsys.readouterr().out
     assert "NOT kept" in out
@@ -272,12 +272,12 @@ def test_a_run_that_was_started_anew_leaves_nothing_of_the_old_one_there(machine
     there = tmp_path / "kept" / "runs"
     for name in ("03c/old-events", "03c/model.pt", "03d/adapters"):
         with atomic_write(Path("runs") / name) as path:
-            path.write_text(name)
+            path.write_text(name, encoding="utf-8")
     shutil.rmtree("runs")  # all of it, to make room: what is kept stays kept
     keep._after_cell()
     assert set(files(there)) == {"03c/old-events", "03c/model.pt", "03d/adapters"}
     with atomic_write("runs/03c/new-events") as path:
-        path.write_text("new")
+        path.write_text("new", encoding="utf-8")
     assert set(files(there)) == {"03c/new-events", "03d/adapters"}
 
 
@@ -285,7 +285,7 @@ def test_progress_of_both_sides_comes_together(machine, tmp_path):
     machine()
     record("04a-softmax")
     set_up(keep=tmp_path / "kept")  # what was solved before is kept at once
-    assert list(json.loads((tmp_path / "kept/progress.json").read_text())) == ["04a-softmax"]
+    assert list(json.loads((tmp_path / "kept/progress.json").read_text(encoding="utf-8"))) == ["04a-softmax"]
     machine()
     record("04b-heads")
     set_up(keep=tmp_path / "kept")
@@ -293,7 +293,7 @@ def test_progress_of_both_sides_comes_together(machine, tmp_path):
     solved = {"04a-softmax", "04b-heads", "04b-cache"}
     assert set(read_progress()) == solved
     for path in (progress_file(), tmp_path / "kept" / "progress.json"):
-        assert set(json.loads(path.read_text())) == solved
+        assert set(json.loads(path.read_text(encoding="utf-8"))) == solved
 
 
 @pytest.mark.parametrize("damage", ["{ half a fi", "[1, 2]", "3", "null"])
@@ -301,10 +301,10 @@ def test_progress_that_cannot_be_read_is_left_alone(damage, machine, tmp_path):
     machine()
     record("04a-softmax")
     (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "progress.json").write_text(damage)
+    (tmp_path / "kept" / "progress.json").write_text(damage, encoding="utf-8")
     set_up(keep=tmp_path / "kept")
-    assert (tmp_path / "kept" / "progress.json").read_text() == damage
-    assert list(json.loads(progress_file().read_text())) == ["04a-softmax"]
+    assert (tmp_path / "kept" / "progress.json").read_text(encoding="utf-8") == damage
+    assert list(json.loads(progress_file().read_text(encoding="utf-8"))) == ["04a-softmax"]
 
 
 def test_progress_that_an_editor_saved_is_shared(machine, tmp_path):
@@ -313,7 +313,9 @@ def test_progress_that_an_editor_saved_is_shared(machine, tmp_path):
     progress_file().parent.mkdir()
     progress_file().write_bytes(b"\xef\xbb\xbf" + b'{"04a-softmax": "2026-09-01"}')
     set_up(keep=tmp_path / "kept")
-    assert list(json.loads((tmp_path / "kept" / "progress.json").read_text())) == ["04a-softmax"]
+    assert list(json.loads((tmp_path / "kept" / "progress.json").read_text(encoding="utf-8"))) == [
+        "04a-softmax"
+    ]
 
 
 def test_without_a_home_the_runs_are_kept_all_the_same(machine, tmp_path, monkeypatch, capsys):
@@ -333,7 +335,9 @@ def test_the_progress_that_is_shared_is_that_of_the_exercises(machine, monkeypat
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
     record("04a-softmax")
     set_up(keep=tmp_path / "kept")
-    assert list(json.loads((tmp_path / "kept" / "progress.json").read_text())) == ["04a-softmax"]
+    assert list(json.loads((tmp_path / "kept" / "progress.json").read_text(encoding="utf-8"))) == [
+        "04a-softmax"
+    ]
 
 
 def test_downloads_are_kept_and_come_back_when_they_are_asked_for(machine, tmp_path, monkeypatch):
@@ -364,8 +368,8 @@ def test_a_cell_ends_with_a_copy_and_only_one(machine, tmp_path, monkeypatch):
     set_up(keep=tmp_path / "kept")
     (after,) = callbacks["post_run_cell"]
     Path("runs/05b").mkdir(parents=True)
-    Path("runs/05b/events").write_text("of a run without a checkpoint")
-    Path("runs/05b/.part").write_text("temporary")
+    Path("runs/05b/events").write_text("of a run without a checkpoint", encoding="utf-8")
+    Path("runs/05b/.part").write_text("temporary", encoding="utf-8")
     after(None)
     assert set(files(tmp_path / "kept" / "runs")) == {"05b/events"}
     keep.start(None)

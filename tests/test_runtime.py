@@ -76,8 +76,8 @@ def test_a_run_has_a_folder_that_a_second_try_finds(monkeypatch, tmp_path):
     folder = run.folder("03c")
     assert str(folder) == os.path.join("runs", "03c")
     folder.mkdir(parents=True)
-    (folder / "model.pt").write_text("step 500")
-    assert (run.folder("03c") / "model.pt").read_text() == "step 500"
+    (folder / "model.pt").write_text("step 500", encoding="utf-8")
+    assert (run.folder("03c") / "model.pt").read_text(encoding="utf-8") == "step 500"
     assert not run.folder("03d").exists()
     assert not (run.folder("03c", anew=True) / "model.pt").exists()
     larger = runtime.Runtime(1, 1, "t4", run.device, run.dtype)

@@ -192,7 +192,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 EventFileWriter({str(tmp_path)!r}).close()
 print("written")
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8")
     assert done.stdout == "written\n", done.stderr
 
 

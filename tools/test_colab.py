@@ -63,7 +63,7 @@ def normal(name: str) -> str:
 def pip(python, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
     """Run pip in the environment of `python`."""
     command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, text=True, capture_output=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
     if check and done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done
@@ -71,7 +71,9 @@ def pip(python, *arguments: str, check: bool = True) -> subprocess.CompletedProc
 
 def python_and_torch(listed: str, wanted: str) -> tuple[str, str]:
     """Return the Python and the torch nearest to Colab's that can be had here, of the CPU builds."""
-    tested = re.search(r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE).group(1)
+    tested = re.search(
+        r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
+    ).group(1)
     pythons = [found for found in (shutil.which(f"python{listed}"), sys.executable) if found]
     for python in pythons:
         for torch in (f"{wanted}+cpu", f"{tested}+cpu"):

@@ -89,11 +89,12 @@ def scaled_dot_product_attention(
 def fused_attention(
     q: Tensor, k: Tensor, v: Tensor, mask=None, dropout=0.0, is_causal=False, **more
 ) -> Tensor:
-    """Return what torch's fused kernel makes of q, k, v (B, H, T, D); its arguments, its errors.
+    """Return scaled dot-product attention (B, H, T, D) of q, k, v by torch's fused kernel.
 
-    In training on a CPU in bfloat16 that kernel is slow (see benchmarks): there, short rows take
-    products of whole tables of weights instead (they can be differentiated once, and no further),
-    and all others the kernel in float32.
+    Arguments and errors are those of `F.scaled_dot_product_attention`. The kernel's backward pass is
+    slow in bfloat16 on a CPU (benchmarks/RESULTS.md: attention layer, in bfloat16). So where gradients
+    are needed there, sequences of up to `SHORT` positions are computed with the whole attention matrix
+    (which can be differentiated once only), and longer ones by the kernel in float32.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
         alike = q.shape == k.shape == v.shape and q.dtype == k.dtype == v.dtype

@@ -147,7 +147,7 @@ def make_bands(name: str, points: list[Point], runs: np.ndarray, false_alarms: f
     """Return the bands of `runs` (R, P): the values of R healthy runs at `points`.
 
     Each curve gets an equal part of the false alarms, so that a quiet one, such as the validation
-    loss, has not to be as wide as the gradient norm with its rare spikes. Raises ValueError where a
+    loss, need not be as wide as the gradient norm with its rare spikes. Raises ValueError where a
     run has no value above 0, such as nan, since it would put every other run outside.
     """
     runs = np.asarray(runs, dtype=float)

@@ -1,9 +1,9 @@
-"""Decoding: one position at a time, and nothing else.
+"""Fast decoding: the forward pass of one position, without the overhead of calling modules.
 
-From one token to the next a small model reads its weights once. That is quick; what stands around
-it costs as much: calling modules, splitting and copying tensors, asking for memory. Here the
-operations of `GPT.forward` are lined up once, on the same weights, and then run for each token.
-They are the same operations: tests compare the logits to the bit.
+In a small model, calling modules, splitting and copying tensors and allocating memory cost as much
+as the matrix products (benchmarks/RESULTS.md: generation). Here the operations of `GPT.forward` are
+collected once, on the same weights, and then run for each token. They are the same operations:
+tests compare the logits to the bit.
 
 Dimensions: B batch, C width (d_model), H heads, S positions so far, D head width, V vocabulary.
 """

@@ -1,4 +1,4 @@
-"""The loss of a language model, with its gradient by hand: what was predicted less what came.
+"""Cross-entropy of a language model, with its gradient by hand: probabilities minus one-hot targets.
 
 Dimensions: N targets, V vocabulary.
 """

@@ -122,7 +122,7 @@ def record_run(
     eval_every: int = 20,
     **options,
 ) -> Run:
-    """Train `model`, a GPT, with `train(..., **options)` and return its record; about a fifth slower.
+    """Train `model`, a GPT, with `train(..., **options)` and return its record; its probes cost time too.
 
     `evaluate(model, validation_ids)` is the project's own: if it is wrong, the record shows it. A
     run that stops with FloatingPointError is recorded up to there, the message in `stopped`.

@@ -182,7 +182,7 @@ def initialize(model: GPT, std: float = 0.02, residual_scaling: bool = True) -> 
 
 
 def layer_spread(model: GPT, inputs: Tensor, targets: Tensor) -> tuple[list[float], list[float]]:
-    """Return (activations, gradients): two numbers for each layer, from one batch (B, T).
+    """Return (activations, gradients): two lists with one number for each layer, from one batch (B, T).
 
     The first is the standard deviation of what the block hands on, the second the length of the
     gradient of the mean loss with respect to that block's parameters. The model's own gradients

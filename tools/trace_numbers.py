@@ -239,6 +239,7 @@ def propose(path: Path, cell, number: Number, least: float = 0.5) -> tuple[str, 
         for line in lines_at(path, where):
             if holds(line, number):
                 score = len(words & stems(f"{line} {where}")) + nearness
+                score += "SCALE" in paragraph and "run.pick(" in line  # the head tells what is picked
                 if score > best_score:
                     best, best_score = (where, line), score
     return best

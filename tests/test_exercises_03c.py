@@ -1,0 +1,171 @@
+"""Chapter 3c: answers that learners give, right and wrong."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from answers import assert_right, assert_wrong
+
+from llmcourse.teach.checks import verdict
+
+RIGHT, WRONG = {}, {}
+
+
+# 03c-loss
+
+
+def loss_by_loops(logits, targets):
+    total = 0.0
+    for row, target in zip(logits.tolist(), targets.tolist(), strict=True):
+        largest = max(row)
+        total += largest + math.log(sum(math.exp(x - largest) for x in row)) - row[target]
+    return total / len(targets)
+
+
+def picked(table, targets):
+    return table[torch.arange(len(targets)), targets]
+
+
+def loss_in_place(logits, targets):
+    logits -= logits.logsumexp(-1, keepdim=True)
+    return -picked(logits, targets).mean()
+
+
+RIGHT["03c-loss"] = [
+    loss_by_loops,
+    loss_in_place,
+    lambda x, y: np.float64(loss_by_loops(x, y)),
+    lambda x, y: (x.double().logsumexp(1) - x.double().gather(1, y[:, None])[:, 0]).mean(),
+    lambda x, y: -(F.one_hot(y, x.shape[1]) * x.log_softmax(-1)).sum(-1).mean(0, keepdim=True),
+]
+WRONG["03c-loss"] = {
+    "sign": ("NEGATIVE", lambda x, y: picked(x.log_softmax(-1), y).mean()),
+    "sum": ("take the mean", lambda x, y: -picked(x.log_softmax(-1), y).sum()),
+    "sum and sign": ("the sign is wrong, and", lambda x, y: picked(x.log_softmax(-1), y).sum()),
+    "not reduced": ("the shape (6,)", lambda x, y: -picked(x.log_softmax(-1), y)),
+    "bits": ("natural logarithm", lambda x, y: -picked(x.softmax(-1), y).log2().mean()),
+    "wrong axis": ("each ROW", lambda x, y: -picked(x.log_softmax(0), y).mean()),
+    "every target in every row": ("row i needs targets[i]", lambda x, y: -x.log_softmax(-1)[:, y].mean()),
+    "mean over all": ("over the T positions", lambda x, y: -(F.one_hot(y, 9) * x.log_softmax(-1)).mean()),
+    "no targets": ("pick the target's entry", lambda x, y: -x.log_softmax(-1).mean()),
+    "no logarithm": ("logarithm is missing", lambda x, y: -picked(x.softmax(-1), y).mean()),
+    "no softmax": ("normalize each row", lambda x, y: -picked(x, y).mean()),
+    "overflow": ("not finite", lambda x, y: (x.exp().sum(-1).log() - picked(x, y)).mean()),
+    "underflow": ("not finite", lambda x, y: -picked(x.softmax(-1), y).log().mean()),
+    "small constant": ("finite but wrong", lambda x, y: -(picked(x.softmax(-1), y) + 1e-9).log().mean()),
+    "clamped": ("finite but wrong", lambda x, y: loss_in_place(x.clamp(-50, 50), y)),
+    "swapped": ("your code raised", lambda x, y: F.cross_entropy(y, x)),
+    "without keepdim": ("your code raised RuntimeError", lambda x, y: -picked(x - x.logsumexp(-1), y).mean()),
+    "perplexity": ("for a random example you return", lambda x, y: F.cross_entropy(x, y).exp()),
+}
+
+# 03c-bits
+
+RIGHT["03c-bits"] = [2.31, 4 * math.log2(math.e) / 2.5, np.float32(2.3083), 4 / np.log(2) / 2.5]
+WRONG["03c-bits"] = {
+    "nats per byte": ("nats per byte", 4 / 2.5),
+    "bits per token": ("per TOKEN", 4 / math.log(2)),
+    "times ln 2": ("MORE than a bit", 4 * math.log(2) / 2.5),
+    "times 2.5": ("LESS than a token", 4 / math.log(2) * 2.5),
+    "log10": ("is not 4 nats", 4 / math.log(10) / 2.5),
+    "times and times": ("is not 4 nats", 10.0),
+}
+
+# 03c-schedule
+
+
+def rate(step, total, warmup, max_lr, *, first=1, until=0, share=None, curve=None):
+    """The right schedule, with each part open to a slip."""
+    if step < warmup + until:
+        return max_lr * (step + first) / warmup
+    progress = share(step, total, warmup) if share else (step - warmup) / (total - warmup)
+    return max_lr * (curve(progress) if curve else 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def rate_by_tensors(step, total_steps, warmup_steps, max_lr):
+    rise = (step + 1) / warmup_steps
+    fall = torch.cos(torch.tensor((step - warmup_steps) / (total_steps - warmup_steps)) * math.pi / 2) ** 2
+    return max_lr * (rise if step < warmup_steps else fall)
+
+
+def slipped(**slip):
+    return lambda step, total, warmup, max_lr: rate(step, total, warmup, max_lr, **slip)
+
+
+def rate_returns_in_warmup_only(step, total_steps, warmup_steps, max_lr):
+    if step < warmup_steps:
+        return max_lr * (step + 1) / warmup_steps
+
+
+RIGHT["03c-schedule"] = [
+    slipped(),
+    slipped(first=1, curve=lambda p: np.float32(0.5 + 0.5 * np.cos(np.pi * p))),
+    rate_by_tensors,
+]
+WRONG["03c-schedule"] = {
+    "starts at 0": ("Use (step + 1)", slipped(first=0)),
+    "no max_lr": ("should be max_lr, 2.0; yours is 1.000", lambda s, t, w, m: rate(s, t, w, 1.0)),
+    "warmup one step longer": ("The warmup is over", slipped(until=1)),
+    "progress from step 0": ("Subtract warmup_steps", slipped(share=lambda s, t, w: s / t)),
+    "progress not subtracted": ("Subtract warmup_steps", slipped(share=lambda s, t, w: s / (t - w))),
+    "progress over all": ("at step 30 you give", slipped(share=lambda s, t, w: (s - w) / t)),
+    "one step too early": ("at step 30 you give", slipped(share=lambda s, t, w: (s - w) / (t - w - 1))),
+    "not halved": ("halve it", slipped(curve=lambda p: 1 + math.cos(math.pi * p))),
+    "rises": ("not 1 - cos", slipped(curve=lambda p: 0.5 * (1 - math.cos(math.pi * p)))),
+    "no pi": ("cos(pi * progress)", slipped(curve=lambda p: 0.5 * (1 + math.cos(p)))),
+    "whole cosine": ("cos(pi * progress)", slipped(curve=lambda p: 0.5 * (1 + math.cos(2 * math.pi * p)))),
+    "stays": ("near 0; yours is 2.000", slipped(curve=lambda p: 1)),
+    "straight line": ("straight line", slipped(curve=lambda p: 1 - p)),
+    "quarter of a cosine": ("at step 30 you give", slipped(curve=lambda p: math.cos(math.pi / 2 * p))),
+    "fixed numbers": ("but not for 200", lambda s, t, w, m: rate(s, 100, 10, m)),
+    "a list": ("give a number, not [", lambda s, t, w, m: [rate(step, t, w, m) for step in range(t)]),
+    "swapped": ("your code raised ZeroDivisionError", lambda s, t, w, m: rate(s, w, w, m)),
+}
+
+# 03c-temperature
+
+
+def temperature_by_loop(logits, temperature):
+    exponentials = [math.exp(x / temperature) for x in logits]
+    return [e / sum(exponentials) for e in exponentials]
+
+
+RIGHT["03c-temperature"] = [
+    temperature_by_loop,
+    lambda x, t: np.array(temperature_by_loop(x, t)),
+    lambda x, t: x.softmax(0) ** (1 / t) / (x.softmax(0) ** (1 / t)).sum(),
+    lambda x, t: x.div_(t).double().softmax(0),
+]
+WRONG["03c-temperature"] = {
+    "divides probabilities": ("Divide the LOGITS", lambda x, t: x.softmax(-1) / t),
+    "multiplies": ("must sharpen", lambda x, t: (x * t).softmax(-1)),
+    "ignores it": ("no effect", lambda x, t: x.softmax(-1)),
+    "no softmax": ("softmax is missing", lambda x, t: x / t),
+    "log_softmax": ("LOG-probabilities", lambda x, t: (x / t).log_softmax(-1)),
+    "no sum": ("must sum to 1", lambda x, t: (x / t).exp()),
+    "softmax twice": ("softmax twice", lambda x, t: (x.softmax(-1) / t).softmax(-1)),
+    "square": ("that is not softmax(logits / temperature)", lambda x, t: (x / t**2).softmax(-1)),
+    "fixed": ("but not at 3", lambda x, t: (x / 0.5).softmax(-1)),
+    "token": ("not the shape ()", lambda x, t: (x / t).argmax()),
+    "largest": ("not the shape ()", lambda x, t: (x / t).softmax(-1).max()),
+    "sampled": ("not the shape (1,)", lambda x, t: (x / t).softmax(-1).multinomial(1)),
+    "swapped": ("your code raised", lambda x, t: (t / x).softmax(x)),
+    "extra dimension": ("not the shape (1, 4)", lambda x, t: (x[None] / t).softmax(-1)),
+    "no dimension named": ("your code raised TypeError", lambda x, t: (x / t).softmax()),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_answers(name):
+    assert_right(name, RIGHT[name])
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_answers_hear_what_is_wrong(name):
+    assert_wrong(name, WRONG[name])
+
+
+def test_a_branch_without_return_is_not_yet():
+    assert verdict("03c-schedule", rate_returns_in_warmup_only)[0] == "not yet"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from llmcourse.teach.checks import number, tensor, verdict
-from llmcourse.teach.exercises import NotRight, all_exercises
+from llmcourse.teach.checks import verdict
+from llmcourse.teach.exercises import all_exercises
 from llmcourse.teach.hints import hints_html, solution_source
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -199,49 +199,3 @@ def test_what_is_no_number_is_told_so(name):
         kind, sentence = verdict(name, answer)
         assert kind == "wrong"
         assert "give a number, not" in sentence
-
-
-# ---- the two converters ---------------------------------------------------------------------
-
-
-def test_number_accepts_numbers_of_all_libraries():
-    for value in (
-        2,
-        2.0,
-        np.int8(2),
-        np.float32(2),
-        np.array(2),
-        np.array([[2]]),
-        torch.tensor(2),
-        torch.ones(1) * 2,
-    ):
-        plain = number(value)
-        assert plain == 2
-        assert type(plain) in (int, float)
-    for value in (True, "2", None, [2], 2j, np.ones(3), torch.ones(0), torch.tensor(True), np.str_("2"), abs):
-        with pytest.raises(NotRight, match="give a number, not"):
-            number(value)
-    with pytest.raises(NotRight) as caught:
-        number("x" * 10_000)
-    assert len(str(caught.value)) < 100
-
-
-def test_tensor_accepts_arrays_and_nested_lists():
-    wanted = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    for value in (
-        wanted.double().requires_grad_(),
-        wanted.int(),
-        wanted.numpy(),
-        np.array([[1, 2], [3, 4]]),
-        [[1, 2], [3, 4]],
-        ((torch.tensor(1), torch.tensor(2)), (3, 4)),
-    ):
-        converted = tensor(value)
-        assert converted.dtype == torch.float32
-        assert not converted.requires_grad
-        assert torch.equal(converted, wanted)
-    with pytest.raises(NotRight, match="return one tensor, not several"):
-        tensor([wanted[0], wanted[1]])
-    for value in ("text", [[1], [2, 3]], {}, object(), abs):
-        with pytest.raises(NotRight, match="return a tensor, not"):
-            tensor(value)

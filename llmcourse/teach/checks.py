@@ -1,16 +1,20 @@
 """Check an answer, and say in one sentence what was found: offline and without raising."""
 
-import functools
+import inspect
 import json
 import os
+import random
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from llmcourse.runtime import current_scale
-from llmcourse.teach.exercises import NotRight, get_exercise
+from llmcourse.teach.errors import explain
+from llmcourse.teach.exercises import Exercise, NotRight, get_exercise
 from llmcourse.teach.progress import record
 
 
@@ -18,17 +22,91 @@ class _NotYet(Exception):  # noqa: N818 - a function that returns nothing is sti
     pass
 
 
-def _watched(function):
-    """Return `function`, which then says _NotYet for None or `...`; numpy's numbers become Python's."""
+class _Watched:
+    """The learner's function: it gets copies, says _NotYet for nothing, and its results are converted."""
 
-    @functools.wraps(function)
-    def call(*arguments, **options):
-        result = function(*arguments, **options)
+    def __init__(self, function, exercise: Exercise):
+        self.function, self.form, self.keeps = function, exercise.form, exercise.keeps
+        self.error: BaseException | None = None  # the last one that the learner's own code raised
+        try:
+            self.parameters = inspect.signature(function).parameters
+        except (TypeError, ValueError):  # a function written in C
+            self.parameters = {}
+
+    def takes(self, name: str) -> bool:
+        """Return whether an argument can be given by this name."""
+        return name in self.parameters and self.parameters[name].kind is not inspect.Parameter.POSITIONAL_ONLY
+
+    def __call__(self, *arguments, **options):
+        given = _copy(arguments) if self.form else arguments
+        kinds = [p.kind for p in self.parameters.values()]
+        named = [name for name, p in self.parameters.items() if p.kind is p.KEYWORD_ONLY]
+        place = len(kinds) - len(named) - kinds.count(inspect.Parameter.VAR_KEYWORD)
+        rest = given[place:] if named and inspect.Parameter.VAR_POSITIONAL not in kinds else ()
+        if 0 < len(rest) <= len(named):  # some of its parameters are taken by name only
+            options = dict(zip(named, rest, strict=False)) | options
+        else:
+            place = len(given)
+        try:
+            result = self.function(*given[:place], **options)
+        except (Exception, SystemExit) as error:
+            self.error = error
+            raise
         if result is None or result is ...:
             raise _NotYet
-        return result.item() if isinstance(result, np.generic) else result
+        if self.keeps and not _equal(given, arguments):
+            raise NotRight(f"your function changes {self.keeps}: work on a clone, not on what it is given")
+        if not self.form:
+            return result.item() if isinstance(result, np.generic) else result
+        try:
+            return self.form(result)
+        except NotRight:
+            raise
+        except Exception as error:  # an iterator runs the learner's code only now
+            self.error = error
+            raise
 
-    return call
+
+def _copy(value):
+    """Return a copy of tensors and arrays, and of lists, tuples and dictionaries with what is in them."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if type(value) in (list, tuple):
+        return type(value)(_copy(x) for x in value)
+    return {key: _copy(x) for key, x in value.items()} if type(value) is dict else value
+
+
+def _equal(value, other) -> bool:
+    if isinstance(value, torch.Tensor):
+        return torch.equal(value, other)
+    if isinstance(value, np.ndarray):
+        return np.array_equal(value, other)
+    if type(value) in (list, tuple):
+        return len(value) == len(other) and all(map(_equal, value, other))
+    return value is other or value == other
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Check under the usual settings, and leave random generators and settings as they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    try:
+        torch.set_default_dtype(torch.float32)
+        if device.type != "cpu":
+            torch.set_default_device("cpu")
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        if device.type != "cpu":
+            torch.set_default_device(device)
+        torch.set_default_dtype(dtype)
+        for restore, state in zip(
+            (random.setstate, np.random.set_state, torch.set_rng_state), states, strict=True
+        ):
+            restore(state)
 
 
 def number(value) -> int | float:
@@ -66,14 +144,22 @@ def tensor(value) -> torch.Tensor:
 
 
 def verdict(name: str, answer) -> tuple[str, str]:
-    """Return ("correct" | "wrong" | "not yet", a sentence) for an answer to the exercise `name`."""
+    """Return ("correct" | "wrong" | "not yet", a sentence) for an answer to the exercise `name`.
+
+    Only an unknown name and an interruption raise; random generators and torch's settings stay as they are.
+    """
     exercise = get_exercise(name)
     if answer is None or answer is ...:
         return "not yet", f"replace the `...` with your answer. `hints({name!r})` helps in steps."
+    wants_function = callable(exercise.solution)
+    watched = _Watched(answer, exercise) if wants_function and callable(answer) else None
     try:
-        if type(exercise.solution) in (int, float):
-            answer = number(answer)
-        return "correct", exercise.check(_watched(answer) if callable(answer) else answer)
+        with _as_it_was():
+            if type(exercise.solution) in (int, float) and not exercise.form:
+                answer = number(answer)
+            elif not wants_function and exercise.form:
+                answer = exercise.form(answer)
+            return "correct", exercise.check(watched or answer)
     except _NotYet:
         return "not yet", (
             "your function returned nothing. Write its body and end it with `return`. "
@@ -81,10 +167,12 @@ def verdict(name: str, answer) -> tuple[str, str]:
         )
     except NotRight as wrong:
         return "wrong", str(wrong)
-    except Exception as error:  # the learner's own code failed: say so, do not bury the notebook
-        if callable(exercise.solution) and not callable(answer):
+    except (Exception, SystemExit) as error:  # do not bury the notebook
+        if wants_function and not watched:
             return "wrong", "give the function itself, its name without brackets, not what it returns"
-        return "wrong", f"your code raised {type(error).__name__}: {error}"
+        if watched and error is watched.error:
+            return "wrong", explain(error)
+        return "wrong", f"the check cannot read this answer ({type(error).__name__}: {error})"
 
 
 def check(name: str, answer) -> None:

@@ -17,7 +17,9 @@ class Exercise:
     """One exercise: `check(answer)` returns why it is right, or raises NotRight.
 
     `solution` is a right answer (a function or a value) that the learner can open.
-    `difficulty` is 1 (apply), 2 (combine) or 3 (think).
+    `difficulty` is 1 (apply), 2 (combine) or 3 (think). `form` converts the answer, or what it returns
+    if it is a function, before the check sees it (`teach.forms`). `keeps` names what a function must
+    leave as it was, such as "the tables"; without it, a function may change what it is given.
     """
 
     name: str
@@ -27,15 +29,26 @@ class Exercise:
     hints: tuple[str, ...]
     solution: object
     check: Callable[[object], str]
+    form: Callable | None = None
+    keeps: str = ""
 
 
-def exercise(name: str, title: str, minutes: int, difficulty: int, hints: tuple[str, ...], solution):
+def exercise(
+    name: str,
+    title: str,
+    minutes: int,
+    difficulty: int,
+    hints: tuple[str, ...],
+    solution,
+    form: Callable | None = None,
+    keeps: str = "",
+):
     """Register the decorated function as the check of the exercise `name`."""
 
     def register(check):
         if name in EXERCISES:
             raise ValueError(f"two exercises are called {name!r}: give one another name")
-        EXERCISES[name] = Exercise(name, title, minutes, difficulty, hints, solution, check)
+        EXERCISES[name] = Exercise(name, title, minutes, difficulty, hints, solution, check, form, keeps)
         return check
 
     return register
@@ -50,7 +63,7 @@ def require(condition, message: str) -> None:
 def get_exercise(name: str) -> Exercise:
     """Return the exercise `name`; its chapter is the part before the dash. Raises KeyError.
 
-    Exercises of chapter 05c live in `chapter_05c` or in several modules `chapter_05c_*`.
+    Exercises of chapter 05c live in `chapter_05c` or in several modules `chapter_05c_*`, and others alike.
     """
     chapter = f"chapter_{name.split('-')[0]}"
     for module in chapter_modules():

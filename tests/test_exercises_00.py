@@ -1,7 +1,12 @@
 """Chapter 0: answers that learners give, right and wrong."""
 
+import functools
+import statistics
+from fractions import Fraction
+
 import numpy as np
 import pytest
+import torch
 from answers import assert_right, assert_wrong
 
 RIGHT, WRONG = {}, {}
@@ -15,13 +20,29 @@ WRONG["00-tokens"] = {
     "another token": ("is not the likeliest", " the"),
     "empty": ("is not the likeliest", ""),
     "two tokens": ("is not the likeliest", "to be"),
+    "bytes": ("in quotation marks", b" be"),
+    "a list": ("in quotation marks", [" be"]),
+    "another case": ("is not the likeliest", "BE"),
 }
-RIGHT["00-mean"] = [np.mean, lambda losses: sum(x / len(losses) for x in losses)]
+RIGHT["00-mean"] = [
+    np.mean,
+    statistics.mean,
+    lambda losses: sum(x / len(losses) for x in losses),
+    lambda losses: torch.tensor(losses).float().mean(),
+    lambda losses: Fraction(sum(map(Fraction, losses)), len(losses)),
+    functools.reduce(lambda f, g: lambda x: g(f(x)), [np.array, np.mean, float]),
+]
 WRONG["00-mean"] = {
     "sum": ("that is the sum", sum),
     "median": ("that is the median", lambda losses: sorted(losses)[len(losses) // 2]),
     "integer division": ("divide with /, not //", lambda losses: sum(losses) // len(losses)),
     "one too few": ("you return 4.5", lambda losses: sum(losses) / (len(losses) - 1)),
+    "fixed": ("the same for every input", lambda losses: 3.0),
+    "rounded": ("that is rounded", lambda losses: round(sum(losses) / len(losses), 1)),
+    "middle of the ends": ("the smallest and the largest", lambda x: (min(x) + max(x)) / 2),
+    "returns in the loop": ("within the loop", lambda losses: losses[-1]),
+    "sign": ("the sign is wrong", lambda losses: -sum(losses) / len(losses)),
+    "upper median": ("that is the median", lambda losses: statistics.median_high(losses)),
     "list divided": ("your code raised TypeError", lambda losses: losses / len(losses)),
 }
 

@@ -1,6 +1,12 @@
 """Exercises of chapter 0: how exercises work."""
 
+import math
+import statistics
+from functools import partial
+
+from llmcourse.teach.examine import examine
 from llmcourse.teach.exercises import exercise, require
+from llmcourse.teach.forms import number, shown, text
 
 
 @exercise(
@@ -13,11 +19,12 @@ from llmcourse.teach.exercises import exercise, require
         "It stands between quotation marks, with the space that belongs to it.",
     ),
     solution=" be",
+    form=partial(text, what="the token as text in quotation marks"),
 )
 def check_tokens(answer):
     """The likeliest next token, space included or not."""
-    require(isinstance(answer, str), f"give the token as text in quotation marks, not {answer!r}")
-    require(answer.strip() == "be", f"{answer!r} is not the likeliest: look at the first line of the list")
+    token = answer.strip().strip("'\"").strip()
+    require(token == "be", f"{shown(answer)} is not the likeliest: look at the first line of the list")
     return "the model has read the plays, though not this line's continuation by heart."
 
 
@@ -36,13 +43,30 @@ def mean(losses):
         "sum(losses) and len(losses) are all you need.",
     ),
     solution=mean,
+    form=number,
 )
 def check_mean(answer):
     """A mean, not a sum, not an integer division."""
-    value = answer([1.0, 2.0, 6.0])
-    require(isinstance(value, int | float), f"return one number, not {value!r}")
-    require(value != 9.0, "that is the sum: divide by how many there are")
-    require(value != 2.0, "that is the median, the middle one; the mean is the sum divided by the count")
-    require(abs(value - 3.0) < 1e-9, f"the mean of 1, 2 and 6 is 3; you return {value}")
-    require(abs(answer([1, 2]) - 1.5) < 1e-9, "the mean of 1 and 2 is 1.5: divide with /, not //")
+    cases = {
+        "the mean of 1, 2 and 6 is {right}; you return {value}": ([1.0, 2.0, 6.0],),
+        "the mean of 1 and 2 is {right}; you return {value}": ([1, 2],),
+        "the mean of 9.1, -3.5, 0.25 and 0 is {right}; you return {value}": ([9.1, -3.5, 0.25, 0.0],),
+        "right for several numbers, but the mean of a single 7 is {right}; you return {value}": ([7],),
+    }
+    slips = {
+        "that is the sum: divide by how many there are": sum,
+        "that is the median, the middle one; the mean is the sum divided by the count": (
+            statistics.median,
+            statistics.median_low,
+            statistics.median_high,
+        ),
+        "divide with /, not //: the mean of whole numbers need not be whole": lambda x: sum(x) // len(x),
+        "that is the middle of the smallest and the largest: add up all numbers": (
+            lambda x: (min(x) + max(x)) / 2
+        ),
+        "that is the first number alone: add up all of them": lambda x: x[0],
+        "that is the last number alone: does `return` stand within the loop?": lambda x: x[-1],
+        "that is the largest number: add up all of them, and divide by how many they are": max,
+    }
+    examine(answer, lambda x: math.fsum(x) / len(x), cases, slips)
     return "every check works like this: it tries your function and says what it saw."

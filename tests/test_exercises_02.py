@@ -1,14 +1,20 @@
 """Chapter 2: right answers written differently pass, and each usual slip gets its own sentence."""
 
+import math
+import statistics
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from answers import assert_right, assert_wrong, numbered
 from scipy.stats import sem
 
 from llmcourse.attention import causal_mask
 from llmcourse.teach.chapter_02 import prefix_mask
-from llmcourse.teach.checks import verdict
+
+RIGHT, WRONG = {}, {}
+
 
 # ---- 02-mask --------------------------------------------------------------------------------
 
@@ -28,9 +34,16 @@ def joined(s, t):
     return causal_mask(s + t) | (torch.arange(s + t) < s)
 
 
-@pytest.mark.parametrize("answer", [cell_by_cell, four_quarters, joined])
-def test_mask_right(answer):
-    assert verdict("02-mask", answer)[0] == "correct"
+RIGHT["02-mask"] = [
+    cell_by_cell,
+    four_quarters,
+    joined,
+    lambda s, t: (
+        torch.block_diag(torch.ones(s, s), torch.ones(t, t).tril()).int()
+        | F.pad(torch.ones(t, s), (0, t, s, 0)).int()
+    ),
+    lambda s, t: np.tri(s + t, dtype=bool) | (np.arange(s + t) < s),
+]
 
 
 def changed(rows, columns, value):
@@ -45,13 +58,13 @@ def changed(rows, columns, value):
 SOURCE, TARGET = (lambda s: slice(0, s)), (lambda s: slice(s, None))
 
 
-@pytest.mark.parametrize(
-    ("answer", "said"),
+WRONG["02-mask"] = numbered(
     [
         (lambda s, t: causal_mask(s + t), "that is the decoder's mask"),
         (lambda s, t: torch.ones(s + t, s + t).bool(), "that is the encoder's mask"),
         (lambda s, t: prefix_mask(s, t).T, "yours is transposed"),
-        (lambda s, t: ~prefix_mask(s, t), "a source position may look at the whole source"),
+        (lambda s, t: ~prefix_mask(s, t), "your mask is inside out"),
+        (lambda s, t: prefix_mask(t, s), "exchanged n_source and n_target"),
         (changed(SOURCE, TARGET, True), "a source position must not see the target"),
         (changed(TARGET, SOURCE, False), "a target position may look at the whole source"),
         (changed(TARGET, TARGET, False), "may look at itself"),
@@ -61,12 +74,8 @@ SOURCE, TARGET = (lambda s: slice(0, s)), (lambda s: slice(s, None))
             "not numbers to add",
         ),
         (lambda s, t: prefix_mask(s, t)[s:], "the shape is (5, 5)"),
-    ],
+    ]
 )
-def test_mask_wrong(answer, said):
-    kind, sentence = verdict("02-mask", answer)
-    assert kind == "wrong"
-    assert said in sentence
 
 
 # ---- 02-likelihood --------------------------------------------------------------------------
@@ -86,9 +95,15 @@ def in_numpy(logits, ids, n):
     return np.log([p[t - 1, ids[t]] for t in range(n, len(ids))]).sum()
 
 
-@pytest.mark.parametrize("answer", [with_a_loop, with_cross_entropy, in_numpy])
-def test_likelihood_right(answer):
-    assert verdict("02-likelihood", answer)[0] == "correct"
+RIGHT["02-likelihood"] = [
+    with_a_loop,
+    with_cross_entropy,
+    in_numpy,
+    lambda logits, ids, n: logits[n - 1 : -1].log_softmax(-1)[torch.arange(len(ids) - n), ids[n:]].sum(),
+    lambda logits, ids, n: torch.einsum(
+        "tv,tv->", logits[n - 1 : -1].log_softmax(-1), F.one_hot(ids[n:], logits.shape[1]).float()
+    ),
+]
 
 
 def from_rows(first_row, first_token, last_row=None):
@@ -101,8 +116,7 @@ def from_rows(first_row, first_token, last_row=None):
     return answer
 
 
-@pytest.mark.parametrize(
-    ("answer", "said"),
+WRONG["02-likelihood"] = numbered(
     [
         (from_rows(0, 0), "from its own row"),
         (from_rows(0, 1, -1), "one token too late"),
@@ -116,12 +130,8 @@ def from_rows(first_row, first_token, last_row=None):
         (lambda x, ids, n: with_a_loop(x, ids, n) - 1, "for a random example"),
         (lambda x, ids, n: with_a_loop(x, ids, 4), "but not for one"),
         (lambda x, ids, n: x.log_softmax(-1)[n - 1 : -1], "give a number"),
-    ],
+    ]
 )
-def test_likelihood_wrong(answer, said):
-    kind, sentence = verdict("02-likelihood", answer)
-    assert kind == "wrong"
-    assert said in sentence
 
 
 # ---- 02-points ------------------------------------------------------------------------------
@@ -138,17 +148,23 @@ def by_hand(a, b):
     return [mean, (sum((x - mean) ** 2 for x in d) / (len(d) - 1) / len(d)) ** 0.5]
 
 
-@pytest.mark.parametrize("answer", [with_scipy, by_hand])
-def test_points_right(answer):
-    assert verdict("02-points", answer)[0] == "correct"
+RIGHT["02-points"] = [
+    with_scipy,
+    by_hand,
+    lambda a, b: torch.tensor([np.mean(minus(a, b)), sem(minus(a, b))]),
+    lambda a, b: (
+        statistics.mean(minus(a, b).tolist()),
+        statistics.stdev(minus(a, b).tolist()) / math.sqrt(len(a)),
+    ),
+    lambda a, b: iter(with_scipy(a, b)),
+]
 
 
 def minus(a, b):
     return np.array(a) - np.array(b)
 
 
-@pytest.mark.parametrize(
-    ("answer", "said"),
+WRONG["02-points"] = numbered(
     [
         (lambda a, b: with_scipy(b, a), "the sign is wrong"),
         (lambda a, b: (minus(a, b).sum(), sem(minus(a, b))), "that is the sum"),
@@ -162,9 +178,15 @@ def minus(a, b):
         (lambda a, b: (minus(a, b).mean(), 0.5), "the standard error is"),
         (lambda a, b: minus(a, b).mean().item(), "return two numbers"),
         (lambda a, b: (1, 2, 3), "return two numbers, not 3"),
-    ],
+    ]
 )
-def test_points_wrong(answer, said):
-    kind, sentence = verdict("02-points", answer)
-    assert kind == "wrong"
-    assert said in sentence
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_answers(name):
+    assert_right(name, RIGHT[name])
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_answers_hear_what_is_wrong(name):
+    assert_wrong(name, WRONG[name])

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import torch
 
-from llmcourse.teach.checks import number, tensor
+from llmcourse.teach.examine import examine
 from llmcourse.teach.exercises import exercise, require
+from llmcourse.teach.forms import number, several, tensor
 
 
 def prefix_mask(n_source, n_target):
@@ -26,37 +28,34 @@ def prefix_mask(n_source, n_target):
         "What is missing: every row, source or target, may look at all source columns.",
     ),
     solution=prefix_mask,
+    form=tensor,
 )
 def check_mask(answer):
     """Look at the four quarters of the mask one by one."""
-    for s, t in ((3, 2), (1, 4), (4, 1)):
-        given = tensor(answer(s, t))
-        n = s + t
+    for s, t in ((3, 2), (1, 4), (4, 1), (2, 3)):
+        mask, n = answer(s, t), s + t
+        require(mask.shape == (n, n), f"for ({s}, {t}) the shape is ({n}, {n}); yours is {tuple(mask.shape)}")
+        require(((mask == 0) | (mask == 1)).all(), "a boolean mask holds True and False, not numbers to add")
+        past = torch.ones(n, n).tril().bool()
+        right, mask = past | (torch.arange(n) < s), mask.bool()
+        if torch.equal(mask, right):
+            continue
         require(
-            given.shape == (n, n), f"for ({s}, {t}) the shape is ({n}, {n}); yours is {tuple(given.shape)}"
-        )
-        require(
-            bool(((given == 0) | (given == 1)).all()),
-            "a boolean mask holds True and False, not numbers to add",
-        )
-        mask = given.bool()
-        require(
-            not (s > 1 and torch.equal(mask, torch.ones(n, n).tril().bool())),
+            not torch.equal(mask, past),
             "that is the decoder's mask: the source may also look to its right, within the source",
         )
         require(not mask.all(), "that is the encoder's mask: a target must not see later targets")
+        require(not torch.equal(mask, ~right), "your mask is inside out: True is where a row MAY look")
+        require(not torch.equal(mask, right.T), "rows look at columns: yours is transposed")
+        swapped = past | (torch.arange(n) < t)
         require(
-            not (s > 1 and torch.equal(mask, prefix_mask(s, t).T)),
-            "rows look at columns: yours is transposed",
+            not torch.equal(mask, swapped), "you have exchanged n_source and n_target: the source comes first"
         )
         require(mask[:s, :s].all(), "a source position may look at the whole source, also to its right")
         require(not mask[:s, s:].any(), "a source position must not see the target")
         require(mask[s:, :s].all(), "a target position may look at the whole source")
         require(mask[s:, s:].diagonal().all(), "a target position may look at itself")
-        require(
-            torch.equal(mask[s:, s:], torch.ones(t, t).tril().bool()),
-            "among the targets the mask is causal: itself and the past",
-        )
+        require(False, "among the targets the mask is causal: itself and the past")
     return "this is the mask of a prefix LM; an encoder-decoder splits it into two stacks."
 
 
@@ -78,46 +77,69 @@ def continuation_log_probability(logits, token_ids, n_prompt):
         "So take the rows n_prompt - 1 to T - 2, and from each the entry of the token that follows.",
     ),
     solution=continuation_log_probability,
+    form=number,
 )
 def check_likelihood(answer):
     """Compare with a sum by hand; tell shifts and lengths apart."""
     generator = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(7, 5, generator=generator)
-    ids = torch.randint(5, (7,), generator=generator)
-    table = logits.log_softmax(-1)
-    right = sum(table[t - 1, ids[t]] for t in range(4, 7)).item()
-    value = number(answer(logits.clone(), ids.clone(), 4))
-    slips = {
-        "the row at place t predicts token t + 1: you read each token from its own row": sum(
-            table[t, ids[t]] for t in range(4, 7)
+
+    def example(T, V, n_prompt):
+        return (
+            2 * torch.randn(T, V, generator=generator),
+            torch.randint(V, (T,), generator=generator),
+            n_prompt,
+        )
+
+    def picked(logits, ids, places, row=-1):
+        return float(sum(logits.log_softmax(-1)[t + row, ids[t]] for t in places))
+
+    def right(logits, ids, n):
+        return picked(logits, ids, range(n, len(ids)))
+
+    long = example(7, 5, 4)
+    cases = {
+        "for a random example it is {right}; you return {value}": long,
+        "right for three tokens, but not for one: {right}, and yours is {value}": (*long[:2], 6),
+        "right for 7 tokens of 5, but not for 9 tokens of 11: {right}, and yours is {value}": example(
+            9, 11, 2
         ),
-        "you start one token too late: the token at place n_prompt belongs to the answer": sum(
-            table[t - 1, ids[t]] for t in range(5, 7)
-        ),
-        "you start one token too early: that one belongs to the prompt": sum(
-            table[t - 1, ids[t]] for t in range(3, 7)
-        ),
-        "that is the whole text: leave the prompt's tokens out": sum(
-            table[t - 1, ids[t]] for t in range(1, 7)
-        ),
-        "that is the mean over the tokens: the log-probability of all of them is the sum": torch.tensor(
-            right / 3
-        ),
-        "the sign is wrong: a log-probability is at most 0": torch.tensor(-right),
-        "that is the probability: return its logarithm": torch.tensor(math.exp(right)),
-        "these are logits: log_softmax each row first": sum(logits[t - 1, ids[t]] for t in range(4, 7)),
-        "that is in bits: use the natural logarithm": torch.tensor(right / math.log(2)),
     }
-    for message, slip in slips.items():
-        require(not math.isclose(value, float(slip), rel_tol=1e-4, abs_tol=1e-5), message)
-    require(
-        math.isclose(value, right, rel_tol=1e-4),
-        f"for a random example it is {right:.4f}; you return {value:.4f}",
-    )
-    last = number(answer(logits.clone(), ids.clone(), 6))
-    require(
-        math.isclose(last, table[5, ids[6]].item(), rel_tol=1e-4), "right for three tokens, but not for one"
-    )
+    slips = {
+        "the row at place t predicts token t + 1: you read each token from its own row": (
+            lambda x, ids, n: picked(x, ids, range(n, len(ids)), row=0)
+        ),
+        "you read the row before the right one: that at place t - 1 predicts token t": (
+            lambda x, ids, n: picked(x, ids, range(n, len(ids)), row=-2)
+        ),
+        "you start one token too late: the token at place n_prompt belongs to the answer": (
+            lambda x, ids, n: picked(x, ids, range(n + 1, len(ids)))
+        ),
+        "you start one token too early: that one belongs to the prompt": (
+            lambda x, ids, n: picked(x, ids, range(n - 1, len(ids)))
+        ),
+        "the last token is missing: it belongs to the answer": (
+            lambda x, ids, n: picked(x, ids, range(n, len(ids) - 1))
+        ),
+        "that is the whole text: leave the prompt's tokens out": (
+            lambda x, ids, n: picked(x, ids, range(1, len(ids)))
+        ),
+        "that is the prompt: the answer's tokens begin at n_prompt": lambda x, ids, n: picked(
+            x, ids, range(1, n)
+        ),
+        "that is the mean over the tokens: the log-probability of all of them is the sum": (
+            lambda x, ids, n: right(x, ids, n) / (len(ids) - n)
+        ),
+        "the sign is wrong: a log-probability is at most 0": lambda *case: -right(*case),
+        "that is the probability: return its logarithm": lambda *case: math.exp(right(*case)),
+        "these are logits: log_softmax each row first": (
+            lambda x, ids, n: sum(x[t - 1, ids[t]] for t in range(n, len(ids)))
+        ),
+        "you normalize over the places (dim 0): each ROW is a distribution over the vocabulary": (
+            lambda x, ids, n: sum(x.log_softmax(0)[t - 1, ids[t]] for t in range(n, len(ids)))
+        ),
+        "that is in bits: use the natural logarithm": lambda *case: right(*case) / math.log(2),
+    }
+    examine(answer, right, cases, slips, rtol=1e-4)
     return "multiple-choice tests of language models are scored like this."
 
 
@@ -137,37 +159,55 @@ def paired_difference(a, b):
         "Divide the sum of squares by n - 1, take the root, and divide by the root of n.",
     ),
     solution=paired_difference,
+    form=several(number, 2, "numbers", "the mean, and its standard error"),
 )
 def check_points(answer):
     """Compare with the definition; tell unpaired, population and undivided errors apart."""
-    a, b = [0.70, 0.64, 0.73, 0.69], [0.55, 0.52, 0.57, 0.50]
-    x, y = (torch.tensor(values, dtype=torch.float64) for values in (a, b))
-    d = x - y
-    given = answer(list(a), list(b))
-    require(isinstance(given, tuple | list), "return two numbers: the mean, and its standard error")
-    require(len(given) == 2, f"return two numbers, not {len(given)}: the mean, and its standard error")
-    mean, error = map(number, given)
-    require(not math.isclose(mean, -d.mean(), rel_tol=1e-6), "the sign is wrong: a - b")
-    require(
-        not math.isclose(mean, d.sum(), rel_tol=1e-6), "that is the sum of the differences: take the mean"
-    )
-    require(
-        math.isclose(mean, d.mean(), rel_tol=1e-6), f"the mean of a - b is {d.mean():.4f}, not {mean:.4f}"
-    )
-    root = len(a) ** 0.5
-    slips = {
-        "that is the standard deviation of one difference: divide by the root of n": d.std(),
-        "you divide by n: the standard error is s divided by the ROOT of n": d.std() / len(a),
-        "divide the squares by n - 1, not by n (numpy: ddof=1)": d.std(correction=0) / root,
-        "that is the deviation with n, and not divided by the root of n": d.std(correction=0),
-        "you add the variances of a and b: pairs share their reviews, so take the differences first": (
-            (x.var() + y.var()) / len(a)
-        )
-        ** 0.5,
-        "that is the variance: the root is missing": d.var() / len(a),
+    a, b = [0.70, 0.64, 0.73, 0.69], [0.55, 0.53, 0.57, 0.49]
+    longer = [0.81, 0.77, 0.80, 0.79, 0.70, 0.74, 0.77], [0.80, 0.79, 0.80, 0.75, 0.71, 0.70, 0.70]
+
+    def paired(measure):  # a function of the differences
+        return lambda a, b: measure(
+            torch.tensor(a, dtype=torch.float64) - torch.tensor(b, dtype=torch.float64)
+        ).item()
+
+    def error(d):
+        return d.std() / len(d) ** 0.5
+
+    means = {
+        "the sign is wrong: a - b": paired(lambda d: -d.mean()),
+        "that is the sum of the differences: take the mean": paired(torch.sum),
+        "that is the median of the differences: take the mean": (
+            paired(torch.median),
+            paired(lambda d: d.quantile(0.5)),
+        ),
+        "that is the standard error: the mean comes first": paired(error),
     }
-    for message, slip in slips.items():
-        require(not math.isclose(error, slip, rel_tol=1e-4), message)
-    right = (d.std() / root).item()
-    require(math.isclose(error, right, rel_tol=1e-4), f"the standard error is {right:.5f}, not {error:.5f}")
+    cases = {
+        "the mean of a - b is {right}, not {value}": (a, b),
+        "right for four seeds, but not for seven: the mean of a - b is {right}, not {value}": longer,
+    }
+    examine(lambda a, b: answer(a, b)[0], paired(torch.mean), cases, means, rtol=1e-6, atol=1e-8)
+    slips = {
+        "that is the standard deviation of one difference: divide by the root of n": paired(torch.std),
+        "you divide by n: the standard error is s divided by the ROOT of n": paired(
+            lambda d: d.std() / len(d)
+        ),
+        "divide the squares by n - 1, not by n (numpy: ddof=1)": paired(
+            lambda d: d.std(correction=0) / len(d) ** 0.5
+        ),
+        "that is the deviation with n, and not divided by the root of n": paired(
+            lambda d: d.std(correction=0)
+        ),
+        "you add the variances of a and b: pairs share their reviews, so take the differences first": (
+            lambda a, b: ((np.var(a, ddof=1) + np.var(b, ddof=1)) / len(a)) ** 0.5,
+            lambda a, b: ((np.var(a) + np.var(b)) / len(a)) ** 0.5,
+        ),
+        "that is the variance: the root is missing": (paired(torch.var), paired(lambda d: d.var() / len(d))),
+    }
+    cases = {
+        "the standard error is {right}, not {value}": (a, b),
+        "right for four seeds, but not for seven: the standard error is {right}, not {value}": longer,
+    }
+    examine(lambda a, b: answer(a, b)[1], paired(error), cases, slips, rtol=1e-4, atol=1e-8)
     return "pairs take out what both methods share: lucky and unlucky draws of reviews."

@@ -1,11 +1,15 @@
 """Chapter 3b: right answers in several forms, and the wrong ones that learners give."""
 
+import math
 import re
 from itertools import pairwise
 
+import numpy as np
 import pytest
+import torch
+from answers import assert_right, assert_wrong, numbered
 
-from llmcourse.teach.checks import verdict
+RIGHT, WRONG = {}, {}
 
 
 def jaccard_with_zip(a, b, n):
@@ -45,24 +49,13 @@ def luhn_with(
     return answer
 
 
-@pytest.mark.parametrize(
-    ("name", "answer"),
-    [
-        ("03b-jaccard", jaccard_with_zip),
-        ("03b-jaccard", jaccard_of(lambda words, n: {" ".join(run) for run in all_runs(words, n)})),
-        ("03b-bands", 0.61),
-        ("03b-bands", 1 - (1 - 0.7**8) ** 16),
-        ("03b-luhn", luhn_table),
-        ("03b-luhn", luhn_with()),
-    ],
-)
-def test_right_answers(name, answer):
-    kind, sentence = verdict(name, answer)
-    assert kind == "correct", sentence
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
+RIGHT["03b-jaccard"] = [
+    jaccard_with_zip,
+    jaccard_of(lambda words, n: {" ".join(run) for run in all_runs(words, n)}),
+    jaccard_of(all_runs, lambda x, y: len(x & y) / (len(x) + len(y) - len(x & y))),
+    jaccard_of(all_runs, lambda x, y: torch.tensor([len(x & y) / len(x | y)])),
+]
+WRONG["03b-jaccard"] = numbered(
     [
         (lambda a, b, n: jaccard_of(lambda w, n: set(w))(a, b, n), "common WORDS"),
         (jaccard_of(all_runs, lambda x, y: len(x & y) / len(x)), "runs of one text"),
@@ -81,16 +74,10 @@ def test_right_answers(name, answer):
             ),
             "counts once",
         ),
-    ],
+    ]
 )
-def test_wrong_jaccard(answer, words):
-    kind, sentence = verdict("03b-jaccard", answer)
-    assert kind == "wrong"
-    assert words in sentence
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
+RIGHT["03b-bands"] = [0.61, 1 - (1 - 0.7**8) ** 16, np.float32(0.613), torch.tensor(0.6132)]
+WRONG["03b-bands"] = numbered(
     [
         (0.7**8, "ONE band"),
         ((1 - 0.7**8) ** 16, "MISS"),
@@ -98,16 +85,15 @@ def test_wrong_jaccard(answer, words):
         (16 * 0.7**8, "do not add up"),
         (61.3, "not a percentage"),
         (0.5, "is not the probability"),
-    ],
+    ]
 )
-def test_wrong_bands(answer, words):
-    kind, sentence = verdict("03b-bands", answer)
-    assert kind == "wrong"
-    assert words in sentence
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
+RIGHT["03b-luhn"] = [
+    luhn_table,
+    luhn_with(),
+    lambda number: np.bool_(luhn_table(number)),
+    lambda number: torch.tensor(luhn_table(number)),
+]
+WRONG["03b-luhn"] = numbered(
     [
         (luhn_with(clean=lambda text: text), "keep the digits only"),
         (luhn_with(clean=lambda text: text.replace(" ", "")), "keep the digits only"),
@@ -116,9 +102,55 @@ def test_wrong_bands(answer, words):
         (luhn_with(transform=lambda d: d), "valid, and yours says no"),
         (lambda number: True, "is not valid, and yours says it is"),
         (lambda number: int(luhn_table(number)), "return True or False"),
-    ],
+    ]
 )
-def test_wrong_luhn(answer, words):
-    kind, sentence = verdict("03b-luhn", answer)
-    assert kind == "wrong"
-    assert words in sentence, sentence
+
+# 03b-waste
+
+
+def waste_by_loop(lengths, context_length):
+    wasted = 0
+    for length in lengths:
+        if length < context_length:
+            wasted += context_length - length
+    return wasted / context_length / len(lengths)
+
+
+RIGHT["03b-waste"] = [
+    waste_by_loop,
+    lambda lengths, n: 1 - np.minimum(lengths, n).mean() / n,
+    lambda lengths, n: np.float32(waste_by_loop(lengths, n)),
+    lambda lengths, n: (n - torch.tensor(lengths).clamp(max=n)).float().mean() / n,
+]
+WRONG["03b-waste"] = {
+    "used": ("the waste is the rest", lambda lengths, n: 1 - waste_by_loop(lengths, n)),
+    "number": ("number of wasted positions", lambda lengths, n: waste_by_loop(lengths, n) * n * len(lengths)),
+    "percent": ("share between 0 and 1", lambda lengths, n: 100 * waste_by_loop(lengths, n)),
+    "sum of shares": ("waste 50 of 200", lambda lengths, n: len(lengths) * waste_by_loop(lengths, n)),
+    "integer division": ("waste 50 of 200", lambda lengths, n: 1 - sum(lengths) // (n * len(lengths))),
+    "not cut": ("in one row", lambda lengths, n: 1 - sum(lengths) / (n * len(lengths))),
+    "several rows": (
+        "in one row",
+        lambda lengths, n: 1 - sum(lengths) / n / sum(math.ceil(x / n) for x in lengths),
+    ),
+    "padded to the longest": (
+        "every row has 100 positions",
+        lambda lengths, n: waste_by_loop(lengths, min(n, max(lengths))),
+    ),
+    "for each document": ("give a number, not [", lambda lengths, n: [1 - x / n for x in lengths]),
+    "lists divided": ("your code raised TypeError", lambda lengths, n: lengths / n),
+    "text": (
+        "give a number, not '25 %'",
+        lambda lengths, n: f"{waste_by_loop(lengths, n):.0%}".replace("%", " %"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_answers(name):
+    assert_right(name, RIGHT[name])
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_answers_hear_what_is_wrong(name):
+    assert_wrong(name, WRONG[name])

@@ -1,10 +1,8 @@
 """Chapter 3b, tokens: answers that learners give, right and wrong."""
 
-import math
 from collections import Counter
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from answers import assert_right, assert_wrong
@@ -64,6 +62,7 @@ RIGHT["03b-pair"] = [
     pair_by_index,
     lambda words: list(smaller_of_ties(counts_of(words))),
     lambda words: sorted(sorted(counts_of(words).items()), key=lambda item: item[1], reverse=True)[0][0],
+    lambda words: max(sorted(counts_of(words)), key=counts_of(words).get),
 ]
 WRONG["03b-pair"] = {
     "does not weight": ("multiply by how often", lambda w: smaller_of_ties(counts_of(w, weight=False))),
@@ -97,6 +96,7 @@ WRONG["03b-bytes"] = {
     "one character": ("one of the two", 3),
     "UTF-16": ("UTF-16", len("你好".encode("utf-16-le"))),
     "with the mark of UTF-16": ("is not the length of", 8),
+    "bits": ("the number of bits", 48),
     "the bytes": ("give a number, not", "你好".encode()),
 }
 
@@ -106,6 +106,9 @@ RIGHT["03b-targets"] = [
     lambda ids, n: ([ids[i] for i in range(n)], [ids[i + 1] for i in range(n)]),
     lambda ids, n: [ids[:n].numpy(), ids[1:][:n].numpy()],
     lambda ids, n: (ids[: n + 1][:-1].float(), ids[: n + 1][1:].tolist()),
+    lambda ids, n: torch.stack([ids[:n], ids[1 : n + 1]]),
+    lambda ids, n: ids[: n + 1].unfold(0, n, 1),
+    lambda ids, n: map(list, zip(*pairwise(ids[: n + 1].tolist()), strict=True)),
 ]
 WRONG["03b-targets"] = {
     "not shifted": ("could copy its input", lambda ids, n: (ids[:n], ids[:n])),
@@ -121,46 +124,6 @@ WRONG["03b-targets"] = {
     "one target": ("two rows: all inputs", lambda ids, n: (ids[:n], ids[n])),
     "list of pairs": ("rows, as (inputs", lambda ids, n: list(pairwise(ids[: n + 1]))),
     "in a dictionary": ("rows, as (inputs", lambda ids, n: {"inputs": ids[:n], "targets": ids[1 : n + 1]}),
-}
-
-# 03b-waste
-
-
-def waste_by_loop(lengths, context_length):
-    wasted = 0
-    for length in lengths:
-        if length < context_length:
-            wasted += context_length - length
-    return wasted / context_length / len(lengths)
-
-
-RIGHT["03b-waste"] = [
-    waste_by_loop,
-    lambda lengths, n: 1 - np.minimum(lengths, n).mean() / n,
-    lambda lengths, n: np.float32(waste_by_loop(lengths, n)),
-    lambda lengths, n: (n - torch.tensor(lengths).clamp(max=n)).float().mean() / n,
-]
-WRONG["03b-waste"] = {
-    "used": ("the waste is the rest", lambda lengths, n: 1 - waste_by_loop(lengths, n)),
-    "number": ("number of wasted positions", lambda lengths, n: waste_by_loop(lengths, n) * n * len(lengths)),
-    "percent": ("share between 0 and 1", lambda lengths, n: 100 * waste_by_loop(lengths, n)),
-    "sum of shares": ("waste 50 of 200", lambda lengths, n: len(lengths) * waste_by_loop(lengths, n)),
-    "integer division": ("waste 50 of 200", lambda lengths, n: 1 - sum(lengths) // (n * len(lengths))),
-    "not cut": ("in one row", lambda lengths, n: 1 - sum(lengths) / (n * len(lengths))),
-    "several rows": (
-        "in one row",
-        lambda lengths, n: 1 - sum(lengths) / n / sum(math.ceil(x / n) for x in lengths),
-    ),
-    "padded to the longest": (
-        "every row has 100 positions",
-        lambda lengths, n: waste_by_loop(lengths, min(n, max(lengths))),
-    ),
-    "for each document": ("give a number, not [", lambda lengths, n: [1 - x / n for x in lengths]),
-    "lists divided": ("your code raised TypeError", lambda lengths, n: lengths / n),
-    "text": (
-        "give a number, not '25 %'",
-        lambda lengths, n: f"{waste_by_loop(lengths, n):.0%}".replace("%", " %"),
-    ),
 }
 
 

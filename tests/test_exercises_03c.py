@@ -33,11 +33,13 @@ def loss_in_place(logits, targets):
     return -picked(logits, targets).mean()
 
 
+own_cross_entropy = F.cross_entropy
 RIGHT["03c-loss"] = [
     loss_by_loops,
     loss_in_place,
     lambda x, y: np.float64(loss_by_loops(x, y)),
     lambda x, y: (x.double().logsumexp(1) - x.double().gather(1, y[:, None])[:, 0]).mean(),
+    lambda x, y: F.nll_loss(x.log_softmax(-1), y),
     lambda x, y: -(F.one_hot(y, x.shape[1]) * x.log_softmax(-1)).sum(-1).mean(0, keepdim=True),
 ]
 WRONG["03c-loss"] = {
@@ -58,7 +60,18 @@ WRONG["03c-loss"] = {
     "clamped": ("finite but wrong", lambda x, y: loss_in_place(x.clamp(-50, 50), y)),
     "swapped": ("your code raised", lambda x, y: F.cross_entropy(y, x)),
     "without keepdim": ("your code raised RuntimeError", lambda x, y: -picked(x - x.logsumexp(-1), y).mean()),
-    "perplexity": ("for a random example you return", lambda x, y: F.cross_entropy(x, y).exp()),
+    "perplexity": ("the perplexity", lambda x, y: loss_in_place(x, y).exp()),
+    "log of the mean": ("log of the mean probability", lambda x, y: -picked(x.softmax(-1), y).mean().log()),
+    "torch's own": ("without F.cross_entropy", F.cross_entropy),
+    "torch's own as a module": ("without F.cross_entropy", torch.nn.CrossEntropyLoss()),
+    "torch's own, imported": (
+        "without F.cross_entropy",
+        lambda x, y: own_cross_entropy(x, y, reduction="sum") / len(y),
+    ),
+    "targets one row on": ("one row too far", lambda x, y: -picked(x.log_softmax(-1), y.roll(1)).mean()),
+    "likeliest token": ("the largest entry", lambda x, y: -x.log_softmax(-1).amax(-1).mean()),
+    "fixed": ("the same for every input", lambda x, y: 3.9228),
+    "rounded": ("rounded", lambda x, y: round(loss_by_loops(x, y), 2)),
 }
 
 # 03c-bits
@@ -69,6 +82,7 @@ WRONG["03c-bits"] = {
     "bits per token": ("per TOKEN", 4 / math.log(2)),
     "times ln 2": ("MORE than a bit", 4 * math.log(2) / 2.5),
     "times 2.5": ("LESS than a token", 4 / math.log(2) * 2.5),
+    "log2 of the loss": ("a logarithm already", math.log2(4) / 2.5),
     "log10": ("is not 4 nats", 4 / math.log(10) / 2.5),
     "times and times": ("is not 4 nats", 10.0),
 }
@@ -102,6 +116,7 @@ def rate_returns_in_warmup_only(step, total_steps, warmup_steps, max_lr):
 RIGHT["03c-schedule"] = [
     slipped(),
     slipped(first=1, curve=lambda p: np.float32(0.5 + 0.5 * np.cos(np.pi * p))),
+    slipped(curve=lambda p: math.cos(math.pi / 2 * p) ** 2),
     rate_by_tensors,
 ]
 WRONG["03c-schedule"] = {
@@ -110,15 +125,19 @@ WRONG["03c-schedule"] = {
     "warmup one step longer": ("The warmup is over", slipped(until=1)),
     "progress from step 0": ("Subtract warmup_steps", slipped(share=lambda s, t, w: s / t)),
     "progress not subtracted": ("Subtract warmup_steps", slipped(share=lambda s, t, w: s / (t - w))),
-    "progress over all": ("at step 30 you give", slipped(share=lambda s, t, w: (s - w) / t)),
-    "one step too early": ("at step 30 you give", slipped(share=lambda s, t, w: (s - w) / (t - w - 1))),
+    "progress over all": ("divide by total_steps - warmup_steps", slipped(share=lambda s, t, w: (s - w) / t)),
+    "one step too early": ("one step after the last", slipped(share=lambda s, t, w: (s - w) / (t - w - 1))),
     "not halved": ("halve it", slipped(curve=lambda p: 1 + math.cos(math.pi * p))),
     "rises": ("not 1 - cos", slipped(curve=lambda p: 0.5 * (1 - math.cos(math.pi * p)))),
     "no pi": ("cos(pi * progress)", slipped(curve=lambda p: 0.5 * (1 + math.cos(p)))),
     "whole cosine": ("cos(pi * progress)", slipped(curve=lambda p: 0.5 * (1 + math.cos(2 * math.pi * p)))),
     "stays": ("near 0; yours is 2.000", slipped(curve=lambda p: 1)),
     "straight line": ("straight line", slipped(curve=lambda p: 1 - p)),
-    "quarter of a cosine": ("at step 30 you give", slipped(curve=lambda p: math.cos(math.pi / 2 * p))),
+    "quarter of a cosine": ("a quarter of a cosine", slipped(curve=lambda p: math.cos(math.pi / 2 * p))),
+    "one step late": ("one step after the last", slipped(share=lambda s, t, w: (s - w + 1) / (t - w))),
+    "no warmup": ("the warmup is missing", slipped(until=-1000, share=lambda s, t, w: s / t)),
+    "not shifted up": ("goes down to -1", slipped(curve=lambda p: math.cos(math.pi * p))),
+    "rounded": ("rounded", lambda *a: round(rate(*a), 2)),
     "fixed numbers": ("but not for 200", lambda s, t, w, m: rate(s, 100, 10, m)),
     "a list": ("give a number, not [", lambda s, t, w, m: [rate(step, t, w, m) for step in range(t)]),
     "swapped": ("your code raised ZeroDivisionError", lambda s, t, w, m: rate(s, w, w, m)),

@@ -3,8 +3,9 @@
 import torch
 
 from llmcourse.attention import causal_mask
-from llmcourse.teach.checks import tensor
+from llmcourse.teach.examine import close, compare, examine
 from llmcourse.teach.exercises import exercise, require
+from llmcourse.teach.forms import number, tensor
 
 
 def softmax(scores):
@@ -25,52 +26,84 @@ def softmax(scores):
         "Subtract each row's maximum: scores.max(dim=-1, keepdim=True).values.",
     ),
     solution=softmax,
+    form=tensor,
 )
 def check_softmax(answer):
     """Compare with torch; large scores; the right axis."""
     generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(2, 3, 4, generator=generator)
-    weights = tensor(answer(scores.clone()))
-    require(
-        weights.shape == scores.shape,
-        f"return a tensor of the scores' shape, {tuple(scores.shape)}; yours is {tuple(weights.shape)}",
-    )
-    expected = scores.softmax(-1)
-    for axis in (0, 1):
-        require(
-            not torch.allclose(weights, scores.softmax(axis)),
-            f"you normalize over dimension {axis}; each row, the LAST dimension, must sum to 1",
+    cases = {
+        "the values differ from torch.softmax. Take exp; subtract ONE number from a whole row before it": (
+            torch.randn(2, 3, 4, generator=generator),
+        ),
+        "right for a tensor of 3 dimensions, but not for one of 2": (torch.randn(5, 3, generator=generator),),
+        "for the scores 1000 and 1001 yours is wrong: subtract the row's MAXIMUM first": (
+            torch.tensor([[1000.0, 1001.0]]),
+        ),
+        "a row of small scores beside a row of large ones is wrong: subtract EACH row's maximum": (
+            torch.tensor([[1000.0, 1001.0], [0.0, 1.0]]),
+        ),
+    }
+    for row in ([0.0, 1000.0], [-1000.0, -1001.0], [-1000.0, 0.0, 1000.0]):
+        wanted = torch.tensor([row]).softmax(-1)[0].tolist()
+        told = (
+            f"for the scores {row} you do not return {wanted}: subtract the row's MAXIMUM, not another number"
         )
-    require(
-        abs(weights.sum() - 1) > 1e-4,
-        "you divide by the sum of ALL entries; each row, the LAST dimension, must sum to 1",
-    )
-    sums = weights.sum(-1)
-    require(
-        torch.allclose(sums, torch.ones_like(sums)),
-        f"each row must sum to 1; one of yours sums to {sums.flatten()[0].item():.3f}",
-    )
-    require(
-        torch.allclose(weights, expected, atol=1e-6),
-        "rows sum to 1 but differ from torch.softmax. Take exp; subtract ONE number from a whole row before it",
-    )
-    large = tensor(answer(torch.tensor([[1000.0, 1001.0]])))
-    require(
-        torch.isfinite(large).all(),
-        "for the scores 1000 and 1001 you return nan: subtract the row's maximum first",
-    )
-    mixed = tensor(answer(torch.tensor([[1000.0, 1001.0], [0.0, 1.0]])))
-    require(
-        torch.allclose(mixed[1], scores.new_tensor([0.0, 1.0]).softmax(-1), atol=1e-6),
-        "a row of small scores beside a row of large ones vanishes: subtract EACH row's maximum",
-    )
-    for row in ([1000.0, 1001.0], [0.0, 1000.0], [-1000.0, -1001.0], [-1000.0, 0.0, 1000.0]):
-        wanted = torch.tensor([row]).softmax(-1)
-        require(
-            torch.allclose(tensor(answer(torch.tensor([row]))), wanted, atol=1e-3),
-            f"for the scores {row} you do not return {wanted[0].tolist()}: subtract the row's MAXIMUM, "
-            "not its minimum, its mean or a constant",
-        )
+        cases[told] = (torch.tensor([row]),)
+
+    def shifted(shift=lambda x: 0, total=lambda x: x.sum(-1, keepdim=True)):
+        def weights(x):
+            powers = (x - shift(x)).exp()
+            return powers / total(powers)
+
+        return weights
+
+    def largest(x):
+        return x.amax(-1, keepdim=True)
+
+    def summed_over(total):  # with each way to shift, which the small scores do not tell apart
+        return shifted(total=total), shifted(lambda x: x.max(), total), shifted(largest, total)
+
+    slips = {
+        "you normalize over dimension 0; each row, the LAST dimension, must sum to 1": (
+            lambda x: x.softmax(0),
+            *summed_over(lambda x: x.sum(0, keepdim=True)),
+        ),
+        "you normalize over dimension 1; each row, the LAST dimension, must sum to 1": (
+            lambda x: x.softmax(1),
+            lambda x: x.softmax(-2),
+            *summed_over(lambda x: x.sum(-2, keepdim=True)),
+        ),
+        "you divide by the sum of ALL entries; each row, the LAST dimension, must sum to 1": (
+            summed_over(lambda x: x.sum())
+        ),
+        "each row must sum to 1, and the division is missing: divide by the row's sum": (
+            lambda x: x.exp(),
+            lambda x: (x - largest(x)).exp(),
+            lambda x: (x - x.max()).exp(),
+        ),
+        "each row must sum to 1: these are logarithms, so take exp": lambda x: x.log_softmax(-1),
+        "the exponential is missing: rows sum to 1 but differ from torch.softmax": (
+            lambda x: x / x.sum(-1, keepdim=True)
+        ),
+        "that is with another base: rows sum to 1 but differ from torch.softmax, which takes exp": (
+            lambda x: 2**x / (2**x).sum(-1, keepdim=True)
+        ),
+        "for the scores 1000 and 1001 you return nan: subtract the row's maximum first": shifted(),
+        "a row of small scores beside a row of large ones vanishes: subtract EACH row's maximum": (
+            shifted(lambda x: x.max())
+        ),
+        "you subtract the maximum of a column: subtract ONE number from a whole row": (
+            shifted(lambda x: x.amax(0, keepdim=True)),
+            shifted(lambda x: x.amax(1, keepdim=True)),
+        ),
+        "subtract the row's MAXIMUM, not its minimum, its mean or its largest size": (
+            shifted(lambda x: x.amin(-1, keepdim=True)),
+            shifted(lambda x: x.mean(-1, keepdim=True)),
+            shifted(lambda x: x.abs().amax(-1, keepdim=True)),
+        ),
+        "the largest score gets the smallest weight: the sign is wrong": lambda x: (-x).softmax(-1),
+    }
+    examine(answer, lambda x: x.softmax(-1), cases, slips, "that of the scores", rtol=1e-4)
     return "it equals torch.softmax, and shifting all scores by 1000 changes nothing."
 
 
@@ -84,13 +117,17 @@ def check_softmax(answer):
         "q·k has 256 terms, each with variance 1. The standard deviation is the root of the variance.",
     ),
     solution=16,
+    form=number,
 )
 def check_scale(answer):
     """The root of 256."""
-    require(answer != 256, "256 is the variance; the standard deviation is its square root")
-    require(answer != 1 / 16, "1/16 is what attention multiplies by; how far do q·k spread BEFORE that?")
-    require(answer != 1, "each entry has standard deviation 1; q·k is the sum of 256 products")
-    require(abs(answer - 16) < 1e-3, f"{answer} is not the root of a sum of 256 variances of 1")
+    slips = {
+        "256 is the variance; the standard deviation is its square root": 256,
+        "1/16 is what attention multiplies by; how far do q·k spread BEFORE that?": 1 / 16,
+        "each entry has standard deviation 1; q·k is the sum of 256 products": 1,
+        "the sign is wrong: a standard deviation is at least 0": -16,
+    }
+    compare(answer, 16, slips, "{value} is not the root of a sum of 256 variances of 1", rtol=0, atol=1e-3)
     return "dividing by 16, the root of d, brings the scores back to a standard deviation of 1."
 
 
@@ -111,53 +148,80 @@ def causal_weights(scores):
         "Set forbidden scores to -inf BEFORE the softmax; then each row still sums to 1.",
     ),
     solution=causal_weights,
+    form=tensor,
 )
 def check_causal(answer):
     """Zero above the diagonal, rows sum to 1, equal to the reference, batched."""
     generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(2, 4, 4, generator=generator)
-    weights = tensor(answer(scores.clone()))
-    require(
-        weights.shape == scores.shape,
-        f"the shape should stay {tuple(scores.shape)}; yours is {tuple(weights.shape)}",
-    )
-    require(
-        not torch.isinf(weights).any(),
-        "your weights hold -inf: these are masked scores, the softmax is missing",
-    )
-    require(
-        torch.isfinite(weights).all(),
-        "some weights are nan: is there a row that may look nowhere? Each position must see itself. "
-        "Or do you multiply by inf? 0 * inf is nan: use masked_fill",
-    )
-    above = weights.triu(diagonal=1).abs().max().item()
-    below = weights.tril(diagonal=-1).abs().max().item()
-    require(below > 0, "no position looks at the past: your mask is the wrong way round (tril, not triu)")
-    require(
-        above == 0,
-        f"a position still looks ahead, with weight {above:.1e}: forbidden scores must be -inf, not 0",
-    )
-    columns = weights.sum(-2)
-    require(
-        not torch.allclose(columns, torch.ones_like(columns), atol=1e-5),
-        "each COLUMN sums to 1: the softmax goes over the last dimension, dim=-1",
-    )
-    sums = weights.sum(-1)
-    require(
-        torch.allclose(sums, torch.ones_like(sums)),
-        f"row sums are {[round(s, 2) for s in sums[0].tolist()]}, not 1. If you masked AFTER the softmax: "
-        "set the scores to -inf before it",
-    )
-    require((weights.diagonal(dim1=-2, dim2=-1) > 0).all(), "a position must be allowed to look at itself")
-    expected = scores.masked_fill(~causal_mask(4), float("-inf")).softmax(-1)
-    require(
-        torch.allclose(weights, expected, atol=1e-6), "zeros and sums are right, the other weights are not"
-    )
-    for shape in ((3, 3), (2, 3, 5, 5)):
-        scores = torch.randn(shape, generator=generator)
-        expected = scores.masked_fill(~causal_mask(shape[-1]), float("-inf")).softmax(-1)
-        right = tensor(answer(scores.clone())).allclose(expected, atol=1e-6)
-        require(right, f"right for the shape (2, 4, 4), but not for {shape}: T is scores.shape[-1]")
+    cases = {
+        "zeros and sums are right, the other weights are not": (torch.randn(2, 4, 4, generator=generator),),
+        "right for the shape (2, 4, 4), but not for (3, 3): T is scores.shape[-1]": (
+            torch.randn(3, 3, generator=generator),
+        ),
+        "right for the shape (2, 4, 4), but not for (2, 3, 5, 5): T is scores.shape[-1]": (
+            torch.randn(2, 3, 5, 5, generator=generator),
+        ),
+    }
+
+    def masked(x):
+        return x.masked_fill(~causal_mask(x.shape[-1]), float("-inf"))
+
+    def hidden(x, diagonal=1, dim=-1, fill=float("-inf"), below=False):
+        forbidden = torch.ones(x.shape[-2:]).triu(diagonal).bool()
+        return x.masked_fill(forbidden.T if below else forbidden, fill).softmax(dim)
+
+    def look(w, scores):
+        if not w.isfinite().all():
+            nan = (
+                "some weights are nan: is there a row that may look nowhere? Each position must see itself. "
+            )
+            return nan + "Or do you multiply by inf? 0 * inf is nan: use masked_fill"
+        if (ahead := w.triu(1).abs().max().item()) > 0:
+            return f"a position still looks ahead, with weight {ahead:.1e}: forbidden scores must be -inf"
+        sums = [round(x, 2) for x in w.sum(-1).flatten().tolist()[:4]]
+        if not close(w.sum(-1), torch.ones(w.shape[:-1]), 1e-4):
+            return f"row sums are {sums}, not 1: set forbidden scores to -inf, then softmax over the last dimension"
+        return None
+
+    slips = {
+        "a position still looks ahead: nothing is hidden. Forbidden scores must be -inf": lambda x: x.softmax(
+            -1
+        ),
+        "a position still looks ahead, by one place: forbidden is all ABOVE the diagonal": lambda x: hidden(
+            x, 2
+        ),
+        "no position looks at the past: your mask is the wrong way round (tril, not triu)": (
+            lambda x: hidden(x, below=True),
+            lambda x: x.softmax(-1).triu(),
+        ),
+        "a position must be allowed to look at itself": (
+            lambda x: hidden(x, 0, fill=-1e9),
+            lambda x: x.softmax(-1).tril(-1),
+        ),
+        "a position still looks ahead: forbidden scores must be -inf, not 0, which exp makes 1": (
+            lambda x: x.tril().softmax(-1)
+        ),
+        "your weights hold -inf: these are masked scores, the softmax is missing": masked,
+        "each COLUMN sums to 1: the softmax goes over the last dimension, dim=-1": (
+            lambda x: masked(x).softmax(-2),
+            lambda x: x.softmax(-2).tril(),
+        ),
+        "row sums are not 1, because you masked AFTER the softmax: set the scores to -inf before it": (
+            lambda x: x.softmax(-1).tril()
+        ),
+        "that is the mask, and its row sums are not 1: use it to hide scores, then take the softmax": (
+            lambda x: torch.ones_like(x).tril()
+        ),
+        "every allowed position gets the same weight: the scores have no effect": lambda x: hidden(0 * x),
+    }
+
+    def right(x):
+        return masked(x).softmax(-1)
+
+    examine(answer, right, cases, slips, "that of the scores", look, rtol=1e-4)
+    for (scores,) in cases.values():
+        weights = answer(scores)
+        require(not weights.triu(1).any(), look(weights, scores))
     return "zeros above the diagonal, and every row is still a distribution."
 
 
@@ -177,15 +241,21 @@ def query_for(keys, index):
         "The length of q sets the sharpness: a longer query makes the softmax pick harder.",
     ),
     solution=query_for,
+    form=tensor,
 )
 def check_query(answer):
     """The weight on the wanted key must exceed 0.99, for several seeds."""
     for seed, index in ((0, 2), (1, 0), (2, 4)):
         keys = torch.randn(5, 64, generator=torch.Generator().manual_seed(seed))
-        q = tensor(answer(keys.clone(), index))
+        q = answer(keys, index)
         require(q.shape == (64,), f"the query should have the shape (64,); yours has {tuple(q.shape)}")
         weights = (keys @ q / 8).softmax(-1)
-        require(torch.isfinite(weights).all(), "the scores overflow: a somewhat shorter query is enough")
+        require(weights.isfinite().all(), "the scores overflow: a somewhat shorter query is enough")
+        require(q.abs().sum() > 0, "your query is 0, and finds nothing: give it the direction of the key")
+        away = close(-q / q.norm(), keys[index] / keys[index].norm(), atol=1e-3)
+        require(
+            not away, f"your query points away from key {index}, and so finds key {int(weights.argmax())}"
+        )
         best = int(weights.argmax())
         require(best == index, f"your query finds key {best} instead of key {index}")
         require(

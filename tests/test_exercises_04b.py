@@ -64,7 +64,7 @@ def share_by_loop(keys, group):
 RIGHT["04b-share"] = [
     share_by_loop,
     lambda keys, g: keys[:, :, None].expand(-1, -1, g, -1, -1).flatten(1, 2),
-    lambda keys, g: keys.view(2, 2, 1, 4, 5).repeat(1, 1, g, 1, 1).view(2, -1, 4, 5),
+    lambda keys, g: keys.unsqueeze(2).repeat(1, 1, g, 1, 1).flatten(1, 2),
     lambda keys, g: np.repeat(keys.numpy(), g, axis=1).astype(np.float64),
     lambda keys, g: keys[:, torch.arange(keys.shape[1] * g) // g],
 ]
@@ -100,8 +100,14 @@ WRONG["04b-cache"] = {
     "no batch": ("twice the batch_size", lambda n, h, d, T, B, size: 2 * n * h * d * T * size),
     "no layers": ("twice the n_layers", lambda n, h, d, T, B, size: 2 * h * d * T * B * size),
     "fixed 2 bytes": ("twice the bytes_per_number", lambda n, h, d, T, B, size: 4 * n * h * d * T * B),
+    "one position less": (
+        "all of the context_length positions",
+        lambda n, h, d, T, B, s: 2 * n * h * d * (T - 1) * B * s,
+    ),
+    "fixed": ("the same for every input", lambda *parts: 2**30),
+    "1 %": ("1.01 times", lambda *parts: 2.02 * math.prod(parts)),
     "square of the length": ("grows 4 times", lambda n, h, d, T, B, size: 2 * n * h * d * T * T * B * size),
-    "sum": ("twice the n_layers", lambda *parts: 2 * sum(parts)),
+    "sum": ("you add", lambda *parts: 2 * sum(parts)),
     "GiB": ("1,073,741,824 bytes", lambda *parts: 2 * math.prod(parts) / 2**30),
     "zero": ("you get 0", lambda *parts: math.prod(parts) // 2**40),
     "text": ("give a number, not '1 GiB'", lambda *parts: "1 GiB"),

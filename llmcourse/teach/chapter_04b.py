@@ -1,9 +1,12 @@
 """Exercises of chapter 4b: many heads."""
 
+import math
+
 import torch
 
-from llmcourse.teach.checks import number, tensor
-from llmcourse.teach.exercises import exercise, require
+from llmcourse.teach.examine import compare, examine
+from llmcourse.teach.exercises import exercise
+from llmcourse.teach.forms import number, tensor
 
 
 def split_heads(x, n_heads):
@@ -23,31 +26,52 @@ def split_heads(x, n_heads):
         "x.view(B, H, T, D) has the right shape and mixes tokens: the memory order is T before C.",
     ),
     solution=split_heads,
+    form=tensor,
 )
 def check_split(answer):
     """Each head must hold a slice of the same token."""
-    x = torch.arange(2.0 * 3 * 20).view(2, 3, 20)
-    heads = tensor(answer(x.clone(), 4))
-    require(heads.shape != (2, 3, 4, 5), "the shape is (B, T, H, D): swap T and H at the end")
-    require(
-        heads.shape == (2, 4, 3, 5),
-        f"for x of (2, 3, 20) and 4 heads the shape is (2, 4, 3, 5); yours is {tuple(heads.shape)}",
-    )
-    require(
-        not torch.equal(heads, x.view(2, 4, 3, 5)),
+    cases = {
+        "for x of (2, 3, 20) and 4 heads the numbers are not in place: head h is x[:, :, 5h : 5h + 5]": (
+            torch.arange(2.0 * 3 * 20).view(2, 3, 20),
+            4,
+        ),
+        "right for x of (2, 3, 20) and 4 heads, but not for (3, 4, 12) and 6": (
+            torch.arange(3.0 * 4 * 12).view(3, 4, 12),
+            6,
+        ),
+    }
+    slips = {
+        "the shape is (B, T, H, D): swap T and H at the end": lambda x, H: x.unflatten(-1, (H, -1)),
         "the shape is right, but a plain view mixes numbers of different tokens into one head: "
-        "view as (B, T, H, D) first, then transpose",
-    )
-    require(
-        not torch.equal(heads, x.view(2, 3, 5, 4).permute(0, 3, 1, 2)),
-        "head h holds every 4th column; it should hold the columns h*D to (h+1)*D",
-    )
-    for h in range(4):
-        wanted = x[:, :, 5 * h : 5 * h + 5]
-        require(
-            torch.equal(heads[:, h], wanted),
-            f"head {h} is not the columns {5 * h} to {5 * h + 4} of every token",
-        )
+        "view as (B, T, H, D) first, then transpose": lambda x, H: x.reshape(len(x), H, x.shape[1], -1),
+        "head h holds every H-th column, such as every 4th column of 20; it should hold the columns h*D to (h+1)*D": (
+            lambda x, H: x.unflatten(-1, (-1, H)).permute(0, 3, 1, 2)
+        ),
+        "the heads stand in reverse: head 0 is not the last columns": lambda x, H: torch.stack(
+            x.chunk(H, -1)[::-1], 1
+        ),
+        "the heads are one dimension too far in front: the batch comes first, (B, H, T, D)": (
+            lambda x, H: torch.stack(x.chunk(H, -1))
+        ),
+        "time and head width are exchanged: the shape is (B, H, T, D)": (
+            lambda x, H: x.unflatten(-1, (H, -1)).permute(0, 2, 3, 1)
+        ),
+        "n_heads is the number of heads, not their width": lambda x, H: x.unflatten(-1, (-1, H)).transpose(
+            1, 2
+        ),
+    }
+
+    def look(heads, x, n_heads):
+        width = x.shape[-1] // n_heads
+        wrong = [
+            h for h in range(n_heads) if not torch.equal(heads[:, h], x[..., h * width : (h + 1) * width])
+        ]
+        return f"head {wrong[0]} is not the columns {wrong[0] * width} to {(wrong[0] + 1) * width - 1} of every token"
+
+    def right(x, n_heads):
+        return torch.stack(x.chunk(n_heads, dim=-1), dim=1)
+
+    examine(answer, right, cases, slips, "(B, H, T, D)", look)
     return "no number is computed: many heads cost one reshape."
 
 
@@ -61,18 +85,29 @@ def check_split(answer):
         "Each maps 512 numbers to 512 numbers; the number of heads only says how they are sliced.",
     ),
     solution=4 * 512 * 512,
+    form=number,
 )
 def check_parameters(answer):
     """4 C^2."""
     C = 512
-    require(answer != 3 * C * C, "you have queries, keys and values; the output projection is missing")
-    require(answer != C * C, "that is one matrix; queries, keys, values and the output have one each")
-    require(
-        answer not in (8 * 4 * C * C, 8 * 3 * C * C), "the heads SHARE the width: each is only 512 / 8 wide"
+    slips = {
+        "you have queries, keys and values; the output projection is missing": 3 * C * C,
+        "that is one matrix; queries, keys, values and the output have one each": C * C,
+        "the heads SHARE the width: each is only 512 / 8 wide": (
+            8 * 4 * C * C,
+            8 * 3 * C * C,
+            (8 * 3 + 1) * C * C,
+        ),
+        "that is one head of 512 x 64 (there are 8 of them), or 8 heads of 64 x 64 (each maps all 512 numbers)": (
+            4 * C * 64,
+            3 * C * 64,
+        ),
+        "you count the biases, too: this attention has none": 4 * C * C + 4 * C,
+        "each matrix has a row for EACH of 512 numbers: multiply 512 by 512": (4 * C, 3 * C),
+    }
+    compare(
+        answer, 4 * C * C, slips, "{value} is not the number of entries of four 512 x 512 matrices", rtol=0
     )
-    require(answer not in (4 * C * 64, 3 * C * 64), "that is one head; there are 8 of them")
-    require(answer != 4 * C * C + 4 * C, "you count the biases, too: this attention has none")
-    require(answer == 4 * C * C, f"{answer} is not the number of entries of four 512 x 512 matrices")
     return "8 heads or 1: the number of parameters is the same."
 
 
@@ -91,24 +126,46 @@ def share_heads(keys, group):
         "torch has repeat (0 1 0 1) and repeat_interleave (0 0 1 1).",
     ),
     solution=share_heads,
+    form=tensor,
 )
 def check_share(answer):
     """Order and shape."""
-    keys = torch.randn(2, 2, 4, 5, generator=torch.Generator().manual_seed(0))
-    shared = tensor(answer(keys.clone(), 3))
-    require(
-        shared.shape == (2, 6, 4, 5),
-        f"2 key heads (2, 2, 4, 5), each for 3, give 6 heads, (2, 6, 4, 5); yours is {tuple(shared.shape)}",
-    )
-    require(
-        not torch.equal(shared, keys.repeat(1, 3, 1, 1)),
-        "the order is 0 1 0 1 0 1: neighbours should share, 0 0 0 1 1 1",
-    )
-    order = [0, 0, 0, 1, 1, 1]
-    require(
-        torch.equal(shared, keys[:, order]),
-        "the shape is right, but the heads are not the key heads 0 0 0 1 1 1",
-    )
+    generator = torch.Generator().manual_seed(0)
+    cases = {
+        "the shape is right, but the heads are not the key heads 0 0 0 1 1 1": (
+            torch.randn(2, 2, 4, 5, generator=generator),
+            3,
+        ),
+        "right for 2 key heads in groups of 3, but not for 3 in groups of 2": (
+            torch.randn(1, 3, 2, 4, generator=generator),
+            2,
+        ),
+    }
+    slips = {
+        "the order is 0 1 0 1 0 1: neighbours should share, 0 0 0 1 1 1": lambda keys, g: keys.repeat(
+            1, g, 1, 1
+        ),
+        "you repeat the batch (dim 0): repeat the heads, which are dimension 1": (
+            lambda keys, g: keys.repeat_interleave(g, dim=0)
+        ),
+        "you repeat the positions (dim 2): repeat the heads, which are dimension 1": (
+            lambda keys, g: keys.repeat_interleave(g, dim=2)
+        ),
+        "you repeat the numbers (dim 3): repeat the heads, which are dimension 1": (
+            lambda keys, g: keys.repeat_interleave(g, dim=3)
+        ),
+        "the copies are in a dimension of their own: join it with the heads, flatten(1, 2)": (
+            lambda keys, g: torch.stack([keys] * g, dim=2),
+            lambda keys, g: torch.stack([keys] * g, dim=1),
+        ),
+        "all query heads use one key head, and that is not the key heads 0 0 0 1 1 1": (
+            lambda keys, g: keys[:, :1].expand(-1, keys.shape[1] * g, -1, -1),
+            lambda keys, g: keys[:, -1:].expand(-1, keys.shape[1] * g, -1, -1),
+        ),
+        "nothing is repeated: each key head serves `group` query heads": lambda keys, g: keys,
+    }
+    told = "(B, n_kv · group, T, D)"
+    examine(answer, lambda keys, g: keys.repeat_interleave(g, dim=1), cases, slips, told)
     return "neighbouring query heads share one key head, as in Llama."
 
 
@@ -127,24 +184,52 @@ def kv_cache_bytes(n_layers, n_kv_heads, d_head, context_length, batch_size, byt
         "A key has d_head numbers; so has a value: that is the factor 2.",
     ),
     solution=kv_cache_bytes,
+    form=number,
 )
 def check_cache(answer):
-    """Llama 3 8B and a small case."""
+    """Llama 3 8B and small cases; a number that is left out, squared or fixed is named."""
+    llama = (32, 8, 128, 8192, 1, 2)
     names = ("n_layers", "n_kv_heads", "d_head", "context_length", "batch_size", "bytes_per_number")
-    shape = (32, 8, 128, 8192, 1, 2)
-    right = 2**30
-    value = number(answer(*shape))
-    require(value > 0, f"for Llama 3 8B's shape you get {value:,}; it is {right:,} bytes, 1 GiB")
+
+    def power(place, exponent, factor=2):
+        return lambda *parts: factor * math.prod(parts) * parts[place] ** (exponent - 1)
+
+    slips = {
+        "you count the keys OR the values; the cache holds both": lambda *parts: math.prod(parts),
+        "that is in bits: bytes_per_number already says bytes": lambda *parts: 16 * math.prod(parts),
+        "that is twice too much: keys and values are 2 numbers, and each is counted once": (
+            lambda *parts: 4 * math.prod(parts)
+        ),
+        "you add: twice the n_layers should give twice the cache, so each number multiplies it": (
+            lambda *parts: 2 * sum(parts),
+            lambda *parts: sum(parts),
+        ),
+        "give bytes, 1,073,741,824 bytes for Llama 3 8B, not GiB, MiB or KiB": tuple(
+            lambda *parts, unit=unit: 2 * math.prod(parts) / unit
+            for unit in (2**30, 2**20, 2**10, 1e9, 1e6, 1e3)
+        ),
+        "all of the context_length positions are kept, the last one too": (
+            lambda n, h, d, T, B, size: 2 * n * h * d * (T - 1) * B * size
+        ),
+        "the cache grows with the context_length, not with its square: yours grows 4 times when it doubles": power(
+            3, 2
+        ),
+    }
     for place, name in enumerate(names):
-        twice = number(answer(*shape[:place], 2 * shape[place], *shape[place + 1 :]))
-        require(
-            twice == 2 * value,
-            f"twice the {name} needs twice the cache; with your function it grows {twice / value:.3g} times",
+        slips[f"twice the {name} needs twice the cache, and yours does not depend on it"] = tuple(
+            power(place, 0, factor) for factor in (1, 2, 2 * llama[place])
         )
-    require(value != right // 2, "you count the keys OR the values; the cache holds both")
-    require(value != right * 8, "that is in bits: bytes_per_number already says bytes")
-    require(
-        value != right * 2, "that is twice too much: keys and values are 2 numbers, and each is counted once"
-    )
-    require(value == right, f"for Llama 3 8B's shape you get {value:,}; it is {right:,} bytes, 1 GiB")
+    cases = {
+        "for Llama 3 8B's shape you get {value}; it is {right} bytes, 1 GiB": llama,
+        "right for Llama 3 8B, but for (3, 5, 7, 11, 13, 4) you get {value}; it is {right}": (
+            3,
+            5,
+            7,
+            11,
+            13,
+            4,
+        ),
+        "right for two shapes, but for (1, 1, 2, 3, 1, 1) you get {value}; it is {right}": (1, 1, 2, 3, 1, 1),
+    }
+    examine(answer, lambda *parts: 2 * math.prod(parts), cases, slips, rtol=0, atol=0.1)
     return "Llama 3 8B keeps 1 GiB for each text of 8,192 tokens; with 32 key heads it would be 4."

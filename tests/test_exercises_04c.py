@@ -49,7 +49,14 @@ def sines_forgotten(n, d):
     return table
 
 
-RIGHT["04c-table"] = [table_from, table_by_tensors, lambda n, d: np.array(table_from(n, d))]
+RIGHT["04c-table"] = [
+    table_from,
+    table_by_tensors,
+    lambda n, d: np.array(table_from(n, d)),
+    lambda n, d: (
+        torch.arange(n)[:, None] / 10000 ** (torch.arange(d) // 2 * 2 / d) + torch.arange(d) % 2 * math.pi / 2
+    ).sin(),
+]
 WRONG["04c-table"] = {
     "halves": ("alternates", table_of_halves),
     "swapped functions": ("swapped", lambda n, d: table_from(n, d, functions=(math.cos, math.sin))),
@@ -204,7 +211,7 @@ WRONG["04c-rotate"] = {
     "joined": ("yours is (2,)", lambda x, a: turned(x, a.cos(), a.sin()).flatten()),
     "two columns": ("torch.stack", lambda x, a: tuple(turned(x, a.cos(), a.sin(), dim=0).expand(2, 5))),
     "first row only": ("here (6, 2); yours is (1, 2)", lambda x, a: turned(x, a.cos(), a.sin())[:1]),
-    "columns mixed with angles": ("your code raised RuntimeError", lambda x, a: x * a.cos()),
+    "columns mixed with angles": ("must keep the length", lambda x, a: x * a.cos()),
     "swapped": ("your code raised", lambda x, a: turned(a, x.cos(), x.sin())),
 }
 

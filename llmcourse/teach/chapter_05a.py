@@ -3,8 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from llmcourse.teach.checks import number, tensor
+from llmcourse.teach.examine import compare, examine
 from llmcourse.teach.exercises import exercise, require
+from llmcourse.teach.forms import number, tensor
 
 
 def padding_share(batches):
@@ -23,28 +24,51 @@ def padding_share(batches):
         "Add up the positions of all batches, and the real tokens of all batches; divide once, at the end.",
     ),
     solution=padding_share,
+    form=number,
 )
 def check_padding(answer):
     """Compare on batches of different sizes; tell the usual slips apart."""
-    batches = [[3, 9, 6], [2, 2], [10]]
-    real, positions = 32, 41  # 27 + 4 + 10
-    value = number(answer([list(batch) for batch in batches]))
+
+    def real(batches):
+        return sum(map(sum, batches))
+
+    def share(batches, rows=len, longest=max):
+        return 1 - real(batches) / sum(rows(batch) * longest(batch) for batch in batches)
+
     slips = {
-        "that is the share of REAL tokens: padding is the rest": real / positions,
-        "that is padding per real token: divide by ALL positions": (positions - real) / real,
-        "that is the number of padded positions: divide it by all positions": positions - real,
-        "you pad every row to the longest of all; each batch has its own longest row": 1 - real / 60,
-        "that is the mean of the batches' shares: large batches must count for more": (9 / 27) / 3,
-        "between 0 and 1, not in percent": 100 * (1 - real / positions),
+        "that is the share of REAL tokens: padding is the rest": lambda b: 1 - share(b),
+        "that is padding per real token: divide by ALL positions": lambda b: share(b) / (1 - share(b)),
+        "that is the number of padded positions: divide it by all positions": (
+            lambda b: sum(len(x) * max(x) for x in b) - real(b)
+        ),
+        "you pad every row to the longest of all; each batch has its own longest row": (
+            lambda b: share(b, longest=lambda batch: max(map(max, b)))
+        ),
+        "that is the mean of the batches' shares: large batches must count for more": (
+            lambda b: sum(share([batch]) for batch in b) / len(b)
+        ),
+        "that is the mean of the rows' shares: a row of a wide batch has more positions": (
+            lambda b: sum(1 - x / max(batch) for batch in b for x in batch) / sum(map(len, b))
+        ),
+        "between 0 and 1, not in percent": lambda b: 100 * share(b),
+        "a batch has len(batch) rows, and the last may be smaller: do not count the same number of rows for each": (
+            lambda b: share(b, rows=lambda batch: 16),
+            lambda b: share(b, rows=lambda batch: 8),
+            lambda b: share(b, rows=lambda batch: max(map(len, b))),
+            lambda b: share(b, rows=lambda batch: len(b[0])),
+        ),
+        "that is one batch alone: add up all of them": (lambda b: share(b[:1]), lambda b: share(b[-1:])),
     }
-    for message, slip in slips.items():
-        require(abs(value - slip) > 1e-6, message)
-    require(
-        abs(value - (1 - real / positions)) < 1e-6,
-        f"for [[3, 9, 6], [2, 2], [10]] it is 9 of 41 positions, {9 / 41:.3f}; you return {value:.3f}",
-    )
-    value = number(answer([[5, 5, 5], [8, 8]]))
-    require(abs(value) < 1e-6, f"rows of equal length need no padding; you return {value:.3f}")
+    cases = {
+        "for [[3, 9, 6], [2, 2], [10]] it is 9 of 41 positions, {right}; you return {value}": (
+            [[3, 9, 6], [2, 2], [10]],
+        ),
+        "rows of equal length need no padding; you return {value}": ([[5, 5, 5], [8, 8]],),
+        "for [[1, 7], [4, 2, 3, 4], [6, 5]] it is {right}; you return {value}": (
+            [[1, 7], [4, 2, 3, 4], [6, 5]],
+        ),
+    }
+    examine(answer, share, cases, slips)
     return "rows of equal length in one batch make it small, and padded positions cost as much as real ones."
 
 
@@ -58,15 +82,28 @@ def check_padding(answer):
         "Round up, because the smaller batch is a step too; then times the epochs.",
     ),
     solution=1665,
+    form=number,
 )
 def check_steps(answer):
     """3 epochs of 8,878 reviews in batches of 16."""
-    require(answer != 1662, "the last batch of each epoch is smaller, and it is a step too: round up")
-    require(answer != 555, "that is one epoch; you train for three")
-    require(answer != 554, "that is one epoch, without its last batch")
-    require(abs(answer - 1664.625) > 0.13, "a part of a step is no step: the last, smaller batch is one too")
-    require(answer != 8878 * 3, "that is the number of reviews read; a step reads 16 of them")
-    require(answer == 1665, f"{answer} is not 3 times the number of batches in 8,878 reviews")
+    slips = {
+        "the last batch of each epoch is smaller, and it is a step too: round up": 1662,
+        "that is one epoch; you train for three": 555,
+        "that is one epoch, without its last batch": (554, 554.875),
+        "a part of a step is no step: the last, smaller batch is one too": 1664.625,
+        "each epoch ends with a smaller batch of its own: round up in each epoch, not down at the end": 1664,
+        "that is the number of reviews read; a step reads 16 of them": 8878 * 3,
+        "that is the number of reviews: how many steps of 16 are they, in three epochs?": 8878,
+        "divide by the batch, do not multiply by it": 8878 * 16 * 3,
+    }
+    compare(
+        answer,
+        1665,
+        slips,
+        "{value} is not 3 times the number of batches in 8,878 reviews",
+        rtol=0,
+        atol=0.01,
+    )
     return "`max_steps` and `num_train_epochs` of TrainingArguments say the same thing in two ways."
 
 
@@ -86,40 +123,79 @@ def mean_pool(hidden, attention_mask):
         "Sum over the positions (dim=1), then divide by the number of ONES in each row, not by T.",
     ),
     solution=mean_pool,
+    form=tensor,
 )
 def check_pool(answer):
-    """Compare with rows pooled one by one; padding must not matter."""
+    """Compare with rows pooled one by one; padding must not matter, wherever it stands."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(3, 5, 4, generator=generator) + 1
-    lengths = [5, 2, 3]
-    mask = (torch.arange(5) < torch.tensor(lengths)[:, None]).long()
-    expected = torch.stack([row[:n].mean(dim=0) for row, n in zip(hidden, lengths, strict=True)])
-    value = tensor(answer(hidden.clone(), mask.clone()))
-    require(
-        value.shape == (3, 4),
-        f"return one vector for each text, the shape (3, 4) here; yours is {tuple(value.shape)}",
-    )
-    kept = hidden * mask[:, :, None]
-    slips = {
-        "that is the mean over all positions: the mask has no effect": hidden.mean(1),
-        "you divide by T: divide by the number of real tokens in each row": kept.mean(1),
-        "that is the sum over the real tokens: divide by how many they are": kept.sum(1),
-        "you divide by the number of real tokens of the whole batch: each row has its own": kept.sum(1)
-        / mask.sum(),
-        "that is the first token's vector ([CLS]), not the mean": hidden[:, 0],
-        "that is the largest entry, not the mean": kept.max(1).values,
-    }
-    for message, slip in slips.items():
-        require(not torch.allclose(value, slip, atol=1e-5), message)
-    require(
-        torch.allclose(value, expected, atol=1e-5),
-        "the values differ from the mean over each row's real tokens",
-    )
+    mask = (torch.arange(5) < torch.tensor([5, 2, 3])[:, None]).long()
     noisy = hidden + 100 * torch.randn(hidden.shape, generator=generator) * (1 - mask)[:, :, None]
-    require(
-        torch.allclose(tensor(answer(noisy, mask.clone())), expected, atol=1e-4),
-        "other values at padded positions change your result: the mask must remove them",
-    )
+    middle = torch.tensor([[0, 1, 1, 0, 1, 0], [1, 0, 0, 0, 0, 1]])
+    cases = {
+        "the values differ from the mean over each row's real tokens": (hidden, mask),
+        "other values at padded positions change your result: the mask must remove them": (noisy, mask),
+        "right for padding on the right, but not for padding on the left: use the mask itself": (
+            noisy.flip(1),
+            mask.flip(1),
+        ),
+        "right for padding at the ends, but not for zeros in the middle of the mask": (
+            torch.randn(2, 6, 3, generator=generator),
+            middle,
+        ),
+    }
+
+    def kept(hidden, mask):
+        return hidden * mask[:, :, None]
+
+    def right(hidden, mask):
+        return kept(hidden, mask).sum(1) / mask.sum(1, keepdim=True)
+
+    def cut(side):  # as if the real tokens stood together at one end
+        return lambda hidden, mask: torch.stack(
+            [
+                (row[:n] if side == "left" else row[-n:]).mean(0)
+                for row, n in zip(hidden, mask.sum(1), strict=True)
+            ]
+        )
+
+    slips = {
+        "that is the mean over all positions: the mask has no effect": lambda h, m: h.mean(1),
+        "you divide by T: divide by the number of real tokens in each row": lambda h, m: kept(h, m).mean(1),
+        "that is the sum over the real tokens: divide by how many they are": lambda h, m: kept(h, m).sum(1),
+        "you divide by the number of real tokens of the whole batch: each row has its own": (
+            lambda h, m: kept(h, m).sum(1) / m.sum()
+        ),
+        "you divide by the number of rows, B: divide by the number of real tokens in each": (
+            lambda h, m: kept(h, m).sum(1) / len(h)
+        ),
+        "padding is not removed: multiply by the mask before you sum": lambda h, m: (
+            h.sum(1) / m.sum(1, keepdim=True)
+        ),
+        "you take the FIRST n positions, with n ones in the mask: padding may stand on the left. Use the mask itself": (
+            cut("left")
+        ),
+        "you take the LAST n positions, with n ones in the mask: padding may stand on the right. Use the mask itself": (
+            cut("right")
+        ),
+        "these are the means over the PADDED positions: the mask is 1 at real tokens": lambda h, m: right(
+            h, 1 - m
+        ),
+        "that is the first token's vector ([CLS]), not the mean": lambda h, m: h[:, 0],
+        "that is the last token's vector, not the mean": lambda h, m: h[:, -1],
+        "that is the largest entry, not the mean": (
+            lambda h, m: kept(h, m).amax(1),
+            lambda h, m: h.amax(1),
+            lambda h, m: h.masked_fill(m[:, :, None] == 0, float("-inf")).amax(1),
+        ),
+        "you take the mean over the width (dim 2): the positions are dimension 1": lambda h, m: kept(
+            h, m
+        ).mean(2),
+        "you take the mean over the texts (dim 0): the positions are dimension 1": lambda h, m: kept(
+            h, m
+        ).mean(0),
+    }
+    examine(answer, right, cases, slips, "(B, C), one vector for each text", rtol=1e-4, atol=1e-4)
     return "`llmcourse.classify.mean_pool` does the same; sentence encoders are trained through it."
 
 
@@ -140,34 +216,60 @@ def worst(logits, labels, k):
         "argsort or topk gives the places, largest first.",
     ),
     solution=worst,
+    form=tensor,
 )
 def check_worst(answer):
     """Compare with the order of the losses."""
+
+    def found(logits, labels, k):
+        rows = answer(logits, labels, k).flatten()
+        require(len(rows) == k, f"asked for k={k}, you return {len(rows)} of them")
+        return rows
+
+    def losses(logits, labels):
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    def worst_of(x, y, k):
+        return losses(x, y).argsort(descending=True)[:k]
+
+    def sure(x):
+        return x.softmax(-1).amax(-1)
+
     logits = torch.tensor([[3.0, -1.0], [0.2, 0.1], [-2.0, 4.0], [-5.0, 5.5], [0.0, 1.0], [2.0, -2.5]])
     labels = torch.tensor([1, 0, 0, 1, 1, 1])
-    losses = F.cross_entropy(logits, labels, reduction="none")
-    order = losses.argsort(descending=True)
-    value = tensor(answer(logits.clone(), labels.clone(), 3)).flatten()
-    require(len(value) == 3, f"asked for k=3, you return {len(value)} of them")
-    found = value.tolist()
-    require(
-        not torch.allclose(value, losses[order[:3]], atol=1e-3),
-        "these are the losses: return the row indices of the examples",
-    )
-    sure = logits.softmax(-1).max(-1).values
-    reasons = {
-        "these are the BEST three: the highest loss comes first, or you take the loss for the other class": (
-            order.flip(0)[:3]
+    generator = torch.Generator().manual_seed(1)
+    cases = {
+        "expected the examples {right}, you return {value}": (logits, labels, 3),
+        "right for k=3, but not for k=1": (logits, labels, 1),
+        "right for 6 examples, but of 11 others expected are {right}, and you return {value}": (
+            3 * torch.randn(11, 2, generator=generator),
+            torch.randint(2, (11,), generator=generator),
+            4,
         ),
-        "the right three in the wrong order: worst first": order[:3].flip(0),
-        "these are the surest, right or wrong: the loss also needs the label": sure.argsort(descending=True)[
-            :3
-        ],
-        "these are the least sure: a bad mistake is SURE and wrong": sure.argsort()[:3],
     }
-    for message, slip in reasons.items():
-        require(found != slip.tolist(), message)
-    require(found == order[:3].tolist(), f"expected the examples {order[:3].tolist()}, you return {found}")
-    (most,) = tensor(answer(logits.clone(), labels.clone(), 1)).flatten().tolist() or (-1,)
-    require(most == order[0], "right for k=3, but not for k=1")
+    slips = {
+        "these are the losses: return the row indices of the examples": lambda x, y, k: (
+            losses(x, y).topk(k).values
+        ),
+        "these are the BEST, the lowest losses: the highest loss comes first, or you take the loss for the other class": (
+            lambda x, y, k: losses(x, y).argsort()[:k],
+            lambda x, y, k: worst_of(x, 1 - y, k),
+        ),
+        "the right ones in the wrong order: worst first": lambda x, y, k: worst_of(x, y, k).flip(0),
+        "these are the surest, right or wrong: the loss also needs the label": (
+            lambda x, y, k: sure(x).argsort(descending=True)[:k]
+        ),
+        "these are the least sure: a bad mistake is SURE and wrong": lambda x, y, k: sure(x).argsort()[:k],
+        "places count from 0: yours are one too large": lambda x, y, k: worst_of(x, y, k) + 1,
+        "these are the ranks of the first examples: argsort once gives the places": (
+            lambda x, y, k: losses(x, y).argsort(descending=True).argsort()[:k]
+        ),
+        "these are the first examples, sorted or not: take the losses of all": lambda x, y, k: torch.arange(
+            k
+        ),
+        "the worst one is missing: your list begins with the second": lambda x, y, k: worst_of(x, y, k + 1)[
+            1:
+        ],
+    }
+    examine(found, worst_of, cases, slips)
     return "reading them is the cheapest way to learn what a model, or a data set, gets wrong."

@@ -1,148 +1,13 @@
-"""Exercises of chapter 5b: TensorBoard."""
+"""Exercises of chapter 5b, TensorBoard: reading the curves."""
 
 import math
+from functools import partial
 
 import numpy as np
-import torch
 
-from llmcourse.teach.checks import number
-from llmcourse.teach.exercises import exercise, require
-from llmcourse.tensorboard_logs import update_ratio
-
-
-@exercise(
-    "05b-ratio",
-    "How far did a step move the weights?",
-    minutes=4,
-    difficulty=1,
-    hints=(
-        "The length of a tensor, whatever its shape, is the square root of the sum of its squares: `.norm()`.",
-        "Two lengths: that of the difference, and that of the weights before the step.",
-    ),
-    solution=update_ratio,
-)
-def check_ratio(answer):
-    """Compare with the definition in double precision; tell the usual slips apart."""
-    generator = torch.Generator().manual_seed(0)
-    before = torch.randn(4, 6, generator=generator)
-    after = before + 0.3 * torch.randn(4, 6, generator=generator)
-    a, b = before.double(), after.double()
-    change = b - a
-    right = (change.norm() / a.norm()).item()
-    value = number(answer(before.clone(), after.clone()))
-    slips = {
-        "that is the length of the update alone: divide by the length of the weights before it": change.norm(),
-        "you divide by the weights AFTER the step; the ratio is to those before": change.norm() / b.norm(),
-        "that is the square of the ratio: a length is the ROOT of the sum of squares": right**2,
-        "that is the weights over the update: turn the fraction over": 1 / right,
-        "that compares the two lengths; first subtract the weights, then take the length": b.norm()
-        / a.norm(),
-        "that is the difference of the lengths: first subtract the weights, then take the length": (
-            (b.norm() - a.norm()) / a.norm()
-        ),
-        "that is the mean of the ratios of single numbers, which a weight near 0 blows up: two lengths, then "
-        "one fraction": (change / a).abs().mean(),
-        "you take sums of absolute values; the length is the root of the sum of squares": (
-            change.abs().sum() / a.abs().sum()
-        ),
-        "you take the largest entries; the length is the root of the sum of squares": (
-            change.abs().max() / a.abs().max()
-        ),
-        "that is the largest singular value (`ord=2` of a matrix); take the length over all entries": (
-            torch.linalg.matrix_norm(change, 2) / torch.linalg.matrix_norm(a, 2)
-        ),
-    }
-    for message, slip in slips.items():
-        require(abs(value - float(slip)) > 1e-4, message)
-    require(
-        abs(value - right) < 1e-4, f"for a random example you return {value:.4f}, and {right:.4f} is right"
-    )
-    row = number(answer(before.flatten(), after.flatten()))
-    require(abs(row - right) < 1e-4, "right for a matrix, but not for the same numbers as one row")
-    return "the same as `update_ratio/...` in the log: a bare length says little, a ratio can be compared."
-
-
-def smooth(values, weight):
-    """Running mean with weight `weight` on the past, corrected for its start at zero."""
-    mean, smoothed = 0.0, []
-    for count, value in enumerate(values, start=1):
-        mean = weight * mean + (1 - weight) * value
-        smoothed.append(mean / (1 - weight**count))
-    return smoothed
-
-
-@exercise(
-    "05b-smooth",
-    "Smooth a curve as TensorBoard does",
-    minutes=8,
-    difficulty=2,
-    hints=(
-        "Start a mean at 0. For each value, the new mean is weight times the old one and (1 - weight) times "
-        "the value.",
-        "Do not store the mean itself but the mean divided by 1 - weight to the power of the number of values "
-        "so far.",
-        "Keep the uncorrected mean for the next round: correct only what you put into the list.",
-    ),
-    solution=smooth,
-)
-def check_smooth(answer):
-    """Compare with the weighted mean written out; tell the usual slips apart."""
-    values = [5.0, 3.0, 4.0, 1.0, 2.0, 6.0]
-
-    def written_out(weight):
-        return [
-            float(np.average(values[: t + 1], weights=weight ** np.arange(t, -1.0, -1)))
-            for t in range(len(values))
-        ]
-
-    def running(weight, start, keep=lambda mean, count: mean, carry=False):
-        mean, out = start, []
-        for count, value in enumerate(values, start=1):
-            mean = weight * mean + (1 - weight) * value
-            out.append(keep(mean, count))
-            mean = out[-1] if carry else mean
-        return out
-
-    result = answer(list(values), 0.8)
-    require(not isinstance(result, str | dict) and hasattr(result, "__len__"), "return a list of numbers")
-    require(len(result) == len(values), f"return one number for each value: {len(values)}, not {len(result)}")
-    got = [number(x) for x in result]
-
-    def same(other):
-        return np.allclose(got, other, atol=1e-6)
-
-    right = written_out(0.8)
-    slips = {
-        "the correction is missing: your first number is a fifth of the first value": running(0.8, 0.0),
-        "you start at the first value; TensorBoard starts at 0 and divides by 1 - weight**t": running(
-            0.8, values[0]
-        ),
-        "the weights are the wrong way round: `weight` belongs to the old mean, 1 - weight to the new value": (
-            written_out(0.2)
-        ),
-        "you go on with the corrected mean; keep the uncorrected one for the next round": running(
-            0.8, 0.0, lambda mean, count: mean / (1 - 0.8**count), carry=True
-        ),
-        "you divide by 1 - weight at every step; the power grows: 1 - weight**t": running(
-            0.8, 0.0, lambda mean, count: mean / (1 - 0.8)
-        ),
-        "the power is one too large: after the first value it is 1": running(
-            0.8, 0.0, lambda mean, count: mean / (1 - 0.8 ** (count + 1))
-        ),
-        "that is the plain mean of all values so far; older values must count less": list(
-            np.cumsum(values) / np.arange(1, 7)
-        ),
-        "these are the values themselves": values,
-    }
-    for message, slip in slips.items():
-        require(not same(slip), message)
-    for place, (mine, wanted) in enumerate(zip(got, right, strict=True), start=1):
-        require(abs(mine - wanted) < 1e-5, f"value {place} should be {wanted:.4f}; yours is {mine:.4f}")
-    plain = [number(x) for x in answer(list(values), 0.0)]
-    require(np.allclose(plain, values), "with weight 0 nothing is smoothed: the values come back")
-    flat = [number(x) for x in answer([2.5] * 4, 0.95)]
-    require(np.allclose(flat, 2.5), "right for weight 0.8, but a constant curve must stay constant at 0.95")
-    return "each number is a weighted mean from the first value on, as TensorBoard draws it."
+from llmcourse.teach.examine import examine
+from llmcourse.teach.exercises import NotRight, exercise, require
+from llmcourse.teach.forms import number, text
 
 
 def first_step_below(curve, limit):
@@ -163,32 +28,70 @@ def first_step_below(curve, limit):
         "Return as soon as a value is below the limit. Behind the loop nothing was found.",
     ),
     solution=first_step_below,
+    form=partial(number, finite=False),
 )
 def check_first(answer):
     """Curves whose steps are no indices, with ties, noise, and nothing below."""
     curve = ([25, 50, 75, 100, 125], [6.0, 5.0, 4.0, 4.5, 3.0])
 
-    def ask(limit, curve=curve):
-        return number(answer((list(curve[0]), list(curve[1])), limit))
+    def ask(curve, limit):
+        if min(curve[1]) < limit:
+            return answer(curve, limit)
+        try:  # it may raise, or return nothing, which would read as "not yet"
+            return answer(curve, limit)
+        except Exception:
+            raise NotRight(
+                "when no value is below the limit, return math.inf: not None, -1 or an error"
+            ) from None
 
-    value = ask(4.2)
-    require(value != 2, "2 is the place in the list: return the STEP there, 75")
-    require(value != 4.0, "that is the value: return the STEP at which it was reached")
-    require(value != 125, "that is the last step below the limit, or the lowest value: return the FIRST")
-    require(
-        value != 100,
-        "100 is after the first time below the limit, where the value was above it again: return the first",
-    )
-    require(value != 50, "at step 50 the value is still above the limit: one too early")
-    require(value == 75, f"with the limit 4.2 it is step 75; you return {value}")
-    require(ask(4.0) != 75, "BELOW the limit: at step 75 the value equals it. Compare with <, not <=")
-    require(ask(4.0) == 125, f"with the limit 4.0 it is step 125; you return {ask(4.0)}")
-    require(ask(9.0) == 25, f"already the first value is below 9: step 25; you return {ask(9.0)}")
-    try:
-        never = ask(1.0)
-    except Exception:  # it may raise, or return nothing, which would read as "not yet"
-        never = None
-    require(never == math.inf, "when no value is below the limit, return math.inf: not None, -1 or an error")
+    def search(
+        take=lambda places: places[0],
+        below=lambda value, limit: value < limit,
+        give=lambda curve, i: curve[0][i],
+    ):
+        def function(curve, limit):
+            places = [i for i, value in enumerate(curve[1]) if below(value, limit)]
+            return give(curve, take(places)) if places else math.inf
+
+        return function
+
+    cases = {
+        "with the limit 4.2 it is step 75; you return {value}": (curve, 4.2),
+        "with the limit 4.0 it is step 125; you return {value}": (curve, 4.0),
+        "already the first value is below 9: step 25; you return {value}": (curve, 9.0),
+        "right for one curve, but for steps 3, 9, 11 and values 2.0, 0.5, 0.7 with limit 1 it is {right}, not {value}": (
+            ([3, 9, 11], [2.0, 0.5, 0.7]),
+            1.0,
+        ),
+        "when no value is below the limit, return math.inf: not None, -1 or an error": (curve, 1.0),
+    }
+    slips = {
+        "that is the place in the list: return the STEP there": search(give=lambda curve, i: i),
+        "that is the value: return the STEP at which it was reached": search(
+            give=lambda curve, i: curve[1][i]
+        ),
+        "that is the last step below the limit: return the FIRST": search(lambda places: places[-1]),
+        "that is the step of the lowest value: return the FIRST below the limit": (
+            lambda curve, limit: curve[0][np.argmin(curve[1])],
+            lambda curve, limit: curve[0][np.argmin(curve[1])] if min(curve[1]) < limit else math.inf,
+        ),
+        "BELOW the limit: a value that equals it does not count. Compare with <, not <=": (
+            search(below=lambda value, limit: value <= limit)
+        ),
+        "you look for values ABOVE the limit: with the limit 4.2 it is step 75; you return 25": search(
+            below=lambda value, limit: value > limit
+        ),
+        "that is one too early: return the step of the first value below the limit, not the one before": (
+            search(give=lambda curve, i: curve[0][i - 1])
+        ),
+        "that is one too late: return the step of the first value below the limit, not the one after": (
+            search(give=lambda curve, i: curve[0][min(i + 1, len(curve[0]) - 1)])
+        ),
+        "that is how many values are below the limit: return the first step": (
+            lambda curve, limit: sum(value < limit for value in curve[1])
+        ),
+    }
+    examine(ask, search(), cases, slips)
     return "a number of steps to a limit compares runs better than their last values do."
 
 
@@ -235,10 +138,10 @@ _MEANINGS = ("the learning rate is too high", "the start is too large", "data is
         "Two are left. In one of them the norm of the gradient jumps up and down to the very end.",
     ),
     solution="DCAB",
+    form=partial(text, what='a text of four letters, such as "ABCD"'),
 )
 def check_disease(answer):
     """A permutation of ABCD; say for the first wrong letter what its log shows."""
-    require(isinstance(answer, str), 'give a text of four letters, such as "ABCD"')
     letters = [x for x in answer.upper() if x.isalpha()]
     require(
         sorted(letters) == list("ABCD"), f'use each of A, B, C, D once, such as "ABCD"; you gave {answer!r}'

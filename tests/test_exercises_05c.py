@@ -1,14 +1,12 @@
 """Chapter 5c, training techniques: right answers in many forms, and what is said to the wrong ones."""
 
-import re
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from answers import assert_right, assert_wrong
 
 from llmcourse.optim import orthogonalize
-from llmcourse.teach.checks import verdict
 
 RIGHT, WRONG = {}, {}
 NORM = torch.randn(6, 10, generator=torch.Generator().manual_seed(3)).norm()  # of the checker's matrix
@@ -55,7 +53,7 @@ WRONG["05c-orthogonalize"] = {
         "largest singular value",
         lambda m: polynomial(m / torch.linalg.matrix_norm(m, 2)),
     ),
-    "no norm": ("overflow|1,000 times", polynomial),
+    "no norm": ("overflow for a large one", polynomial),
     "fixed norm": ("1,000 times larger", lambda m: polynomial(m / NORM)),
     "one step": ("applied 1 times", lambda m: polynomial(m / m.norm(), 1)),
     "ten steps": ("applied 10 times", lambda m: polynomial(m / m.norm(), 10)),
@@ -95,7 +93,7 @@ RIGHT["05c-shift"] = [by_slices, by_loops, by_convolution, lambda i, t: by_slice
 WRONG["05c-shift"] = {
     "roll": ("its future", lambda i, t: sum(table[i.roll(j, dims=1)] for j, table in enumerate(t))),
     "ahead": ("answer itself", lambda i, t: by_slices(i.flip(1), t).flip(1)),
-    "one table": ("All distances use table 0", lambda i, t: by_slices(i, [t[0]] * 3)),
+    "one table": ("All distances use table 0", lambda i, t: by_slices(i, t[:1] * len(t))),
     "usual": ("usual embedding alone", lambda i, t: t[0][i]),
     "padded with token 0": (
         "token 0, which is a real character",
@@ -103,7 +101,7 @@ WRONG["05c-shift"] = {
     ),
     "mean": ("Not yet", lambda i, t: by_slices(i, t) / 3),
     "writes into the table": ("changes the tables", lambda i, t: t[0].add_(1)[i]),
-    "flat": (r"must be \(B, T, C\)", lambda i, t: by_slices(i, t).flatten(0, 1)),
+    "flat": ("should be (B, T, C)", lambda i, t: by_slices(i, t).flatten(0, 1)),
 }
 
 RIGHT["05c-sooner"] = [20, 20.0, torch.tensor(20.0), np.float64(20)]
@@ -118,17 +116,11 @@ WRONG["05c-sooner"] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "number"), [(n, i) for n, answers in RIGHT.items() for i in range(len(answers))]
-)
-def test_right_answers_pass(name, number):
-    kind, text = verdict(name, RIGHT[name][number])
-    assert kind == "correct", text
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_answers(name):
+    assert_right(name, RIGHT[name])
 
 
-@pytest.mark.parametrize(("name", "slip"), [(n, slip) for n, slips in WRONG.items() for slip in slips])
-def test_each_slip_gets_its_own_sentence(name, slip):
-    pattern, answer = WRONG[name][slip]
-    kind, text = verdict(name, answer)
-    assert kind != "correct"
-    assert re.search(pattern, text), text
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_answers_hear_what_is_wrong(name):
+    assert_wrong(name, WRONG[name])

@@ -5,14 +5,11 @@ import struct
 import numpy as np
 import pytest
 import torch
+from answers import assert_right, assert_wrong, numbered
 
 from llmcourse.teach.chapter_05c_speed import block_flops, next_scale, to_bf16
-from llmcourse.teach.checks import verdict
 
-
-def says(name, answer):
-    kind, sentence = verdict(name, answer)
-    return kind, sentence
+RIGHT, WRONG = {}, {}
 
 
 # ---- 05c-bits -------------------------------------------------------------------------------
@@ -45,10 +42,7 @@ def as_bfloat16(x):
     return to_bf16(x).bfloat16()
 
 
-@pytest.mark.parametrize("answer", [to_bf16, with_numpy, by_choosing, one_by_one, as_bfloat16])
-def test_bits_right(answer):
-    kind, sentence = says("05c-bits", answer)
-    assert kind == "correct", sentence
+RIGHT["05c-bits"] = [to_bf16, with_numpy, by_choosing, one_by_one, as_bfloat16]
 
 
 def bits_of(x):
@@ -79,11 +73,9 @@ WRONG_BITS = {
 }
 
 
-@pytest.mark.parametrize("part", WRONG_BITS)
-def test_bits_wrong(part):
-    kind, sentence = says("05c-bits", WRONG_BITS[part])
-    assert kind == "wrong"
-    assert part in sentence
+WRONG_BITS["you let .bfloat16() do it"] = lambda x: x.bfloat16().float()
+WRONG["05c-bits"] = {part: (part, answer) for part, answer in WRONG_BITS.items()}
+WRONG["05c-bits"]["converted by to"] = ("you let .bfloat16() do it", lambda x: x.to(torch.bfloat16))
 
 
 # ---- 05c-scaler -----------------------------------------------------------------------------
@@ -102,10 +94,7 @@ def with_tensors(scale, good_steps, overflow, growth_interval):
     return torch.tensor(scale), np.int64(good_steps)
 
 
-@pytest.mark.parametrize("answer", [next_scale, counting_first, with_tensors])
-def test_scaler_right(answer):
-    kind, sentence = says("05c-scaler", answer)
-    assert kind == "correct", sentence
+RIGHT["05c-scaler"] = [next_scale, counting_first, with_tensors, lambda *state: np.array(next_scale(*state))]
 
 
 def always_growing(scale, good, overflow, interval):
@@ -154,11 +143,7 @@ WRONG_SCALES = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "part"), WRONG_SCALES, ids=[part for _, part in WRONG_SCALES])
-def test_scaler_wrong(answer, part):
-    kind, sentence = says("05c-scaler", answer)
-    assert kind == "wrong"
-    assert part in sentence
+WRONG["05c-scaler"] = numbered(WRONG_SCALES)
 
 
 # ---- 05c-flops ------------------------------------------------------------------------------
@@ -171,12 +156,12 @@ def part_by_part(d_model, d_ff, context_length):
     return np.float64(total + 4 * context_length * d_model)
 
 
-@pytest.mark.parametrize("answer", [block_flops, part_by_part])
-def test_flops_right(answer):
-    kind, sentence = says("05c-flops", answer)
-    assert kind == "correct", sentence
-
-
+RIGHT["05c-flops"] = [
+    block_flops,
+    part_by_part,
+    lambda d_model, d_ff, context_length: 4 * (2 * d_model**2 + d_model * d_ff + context_length * d_model),
+    lambda *shape: torch.tensor(block_flops(*shape), dtype=torch.int32),
+]
 WRONG_FLOPS = [
     (lambda c, f, t: 4 * c * c + 2 * c * f + 2 * t * c, "a multiplication AND"),
     (lambda c, f, t: 8 * c * c + 4 * c * f, "attention itself is missing"),
@@ -195,11 +180,17 @@ WRONG_FLOPS = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "part"), WRONG_FLOPS, ids=[part for _, part in WRONG_FLOPS])
-def test_flops_wrong(answer, part):
-    kind, sentence = says("05c-flops", answer)
-    assert kind == "wrong"
-    assert part in sentence
+WRONG["05c-flops"] = numbered(WRONG_FLOPS)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_answers(name):
+    assert_right(name, RIGHT[name])
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_answers_hear_what_is_wrong(name):
+    assert_wrong(name, WRONG[name])
 
 
 def test_flops_agree_with_the_package():
@@ -212,3 +203,14 @@ def test_flops_agree_with_the_package():
     two = replace(config, n_layers=2)
     block = flops_per_token(two, backward=False) - flops_per_token(config, backward=False)
     assert block_flops(48, 200, 32) == block
+
+
+def test_the_rule_of_the_scale_is_that_of_torch():
+    """The check follows the rule itself; here it meets the one that torch.amp.GradScaler calls, over a long run."""
+    for interval in (3, 1):
+        scale, count = 256.0, 0
+        theirs, tracker = torch.tensor(scale), torch.tensor(count, dtype=torch.int32)
+        for overflow in [False] * 7 + [True, True] + [False] * 4 + [True] + [False] * 6:
+            torch._amp_update_scale_(theirs, tracker, torch.tensor(float(overflow)), 2.0, 0.5, interval)
+            scale, count = next_scale(scale, count, overflow, interval)
+            assert (scale, count) == (theirs.item(), tracker.item())

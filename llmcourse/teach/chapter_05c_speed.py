@@ -2,8 +2,9 @@
 
 import torch
 
-from llmcourse.teach.checks import number, tensor
+from llmcourse.teach.examine import Calls, examine
 from llmcourse.teach.exercises import NotRight, exercise, require
+from llmcourse.teach.forms import number, several, tensor
 
 
 def to_bf16(x):
@@ -11,6 +12,13 @@ def to_bf16(x):
     bits = x.view(torch.int32)
     last = (bits >> 16) & 1  # the last bit that stays
     return ((bits + 0x7FFF + last) & ~0xFFFF).view(torch.float32)
+
+
+def float_bits(value) -> torch.Tensor:
+    """Return `value` as a tensor; raises NotRight for the integers that stand for the bits."""
+    if str(getattr(value, "dtype", "")).removeprefix("torch.").lstrip("u").startswith("int"):
+        raise NotRight("these are still integers: .view(torch.float32) reads the bits as numbers again")
+    return tensor(value)
 
 
 @exercise(
@@ -26,6 +34,7 @@ def to_bf16(x):
         "lower half with & ~0xFFFF. The bits of a negative number work the same way.",
     ),
     solution=to_bf16,
+    form=float_bits,
 )
 def check_bits(answer):
     """Compare with torch on plain, half-way, negative and tiny numbers; tell the roundings apart."""
@@ -67,10 +76,15 @@ def check_bits(answer):
 
 
 def _rounded(answer, x):
-    given = answer(x.clone())
-    if isinstance(given, torch.Tensor) and not given.is_floating_point():
-        raise NotRight("these are still integers: .view(torch.float32) reads the bits as numbers again")
-    value = tensor(given)
+    with Calls() as calls:
+        value = answer(x)
+    converted = (
+        (arguments[0], result)
+        for arguments, result in calls.to(torch.Tensor.bfloat16, torch.Tensor.to, torch.Tensor.type)
+        if result.dtype == torch.bfloat16 and arguments[0].dtype == torch.float32
+    )
+    by_torch = any(not torch.equal(given, result.float()) for given, result in converted)
+    require(not by_torch, "the task is to round by the bits, and you let .bfloat16() do it")
     require(value.shape == x.shape, f"return the shape of x, {tuple(x.shape)}, not {tuple(value.shape)}")
     return value
 
@@ -124,58 +138,89 @@ def next_scale(scale, good_steps, overflow, growth_interval):
         "In two of the three cases the count starts again at 0.",
     ),
     solution=next_scale,
+    form=several(number, 2, "numbers", "the new scale, and the new number of good steps"),
 )
 def check_scaler(answer):
-    """Follow the rule beside torch.amp.GradScaler; name the usual slips first."""
-    scale, count = _pair(answer(1024.0, 3, True, 5))
-    require(scale != 1024.0, "after an overflow the scale must fall: the same scale overflows again")
-    require(scale != 2048.0, "an overflow means that the scale is too LARGE: halve it")
-    require(scale == 512.0, f"an overflow halves the scale: 1024 should become 512, not {scale:g}")
-    require(count == 0, f"an overflow ends the row of good steps: the count should be 0, not {count:g}")
-    scale, count = _pair(answer(1024.0, 1, False, 5))
-    require(scale == 1024.0, "you change the scale at each good step: only after growth_interval of them")
-    require(count == 2, f"after one good step and another one the count is 2, not {count:g}")
-    scale, count = _pair(answer(1024.0, 4, False, 5))
-    require(
-        scale == 2048.0,
-        f"this is the fifth good step of five: the scale should become 2048, not {scale:g}. "
-        "Count this step before you compare",
-    )
-    require(
-        count == 0,
-        f"after doubling, the row of good steps starts again: the count should be 0, not {count:g}",
-    )
-    overflows = [False] * 7 + [True, True] + [False] * 4 + [True] + [False] * 6
-    for interval in (3, 1):
-        scale, count = 256.0, 0
-        for step, (overflow, right) in enumerate(
-            zip(overflows, _torch_scales(overflows, interval), strict=True)
-        ):
-            scale, count = _pair(answer(scale, count, overflow, interval))
-            require(
-                scale == right,
-                f"over a longer run with growth_interval={interval}, at step {step + 1} your scale is "
-                f"{scale:g}, torch's {right:g}",
-            )
+    """Follow the rule of torch.amp.GradScaler, step by step; name the usual slips."""
+
+    def rule(scale, good, overflow, interval):
+        grown = not overflow and good + 1 == interval
+        return [scale / 2 if overflow else scale * (1 + grown), 0 if overflow or grown else good + 1]
+
+    def slipped(**slip):
+        """The rule with one entry replaced: `after`, an overflow; `full`, the last good step; `good`, any other."""
+
+        def function(scale, good, overflow, interval):
+            kind = "after" if overflow else "full" if good + 1 == interval else "good"
+            return slip[kind](scale, good) if kind in slip else rule(scale, good, overflow, interval)
+
+        return function
+
+    slips = {
+        "after an overflow the scale must fall: the same scale overflows again": (
+            slipped(after=lambda s, n: [s, 0]),
+            slipped(after=lambda s, n: [s, n]),
+            slipped(after=lambda s, n: [s, n + 1]),
+        ),
+        "an overflow means that the scale is too LARGE: halve it": slipped(after=lambda s, n: [2 * s, 0]),
+        "an overflow halves the scale: 1024 should become 512, not 256": slipped(
+            after=lambda s, n: [s / 4, 0]
+        ),
+        "an overflow ends the row of good steps: the count should be 0": (
+            slipped(after=lambda s, n: [s / 2, n]),
+            slipped(after=lambda s, n: [s / 2, n + 1]),
+        ),
+        "an overflow is no good step: the count should be 0, not 1": slipped(after=lambda s, n: [s / 2, 1]),
+        "you change the scale at each good step: only after growth_interval of them": (
+            slipped(good=lambda s, n: [2 * s, n + 1], full=lambda s, n: [2 * s, n + 1]),
+            slipped(good=lambda s, n: [2 * s, n + 1]),
+            slipped(good=lambda s, n: [2 * s, 0]),
+        ),
+        "at the good step that completes growth_interval the scale is doubled, and yours stays. Count this step before "
+        "you compare": (
+            lambda s, n, overflow, interval: rule(s, n, overflow, interval + 1),
+            slipped(full=lambda s, n: [s, 0]),
+        ),
+        "the growth is one step too early: the scale is doubled at the step that completes the interval": (
+            lambda s, n, overflow, interval: rule(s, n, overflow, interval - 1)
+        ),
+        "after doubling, the row of good steps starts again: the count should be 0": (
+            slipped(full=lambda s, n: [2 * s, n + 1])
+        ),
+        "the doubling step does not count for the next row: the count should be 0": slipped(
+            full=lambda s, n: [2 * s, 1]
+        ),
+        "after one good step and another one the count is 2, not 1": slipped(good=lambda s, n: [s, n]),
+        "the scale is doubled, not increased by another factor": (
+            slipped(full=lambda s, n: [4 * s, 0]),
+            slipped(full=lambda s, n: [1.5 * s, 0]),
+            slipped(full=lambda s, n: [s + 2, 0]),
+            slipped(full=lambda s, n: [s + 1, 0]),
+        ),
+    }
+    cases = {
+        f"for scale={s:g}, good_steps={n}, overflow={o}, growth_interval={interval} you return {{value}}, and it is "
+        "{right}": (s, n, o, interval)
+        for s, n, o, interval in (
+            (1024.0, 3, True, 5),
+            (1024.0, 1, False, 5),
+            (1024.0, 4, False, 5),
+            (256.0, 0, False, 5),
+            (256.0, 2, False, 3),
+            (512.0, 1, False, 3),
+            (64.0, 0, False, 1),
+            (64.0, 0, True, 1),
+            (3.0, 6, False, 9),
+        )
+    }
+    examine(answer, rule, cases, slips)
+    scale, count, right = 256.0, 0, [256.0, 0]
+    for step, overflow in enumerate([False] * 7 + [True, True] + [False] * 4 + [True] + [False] * 6, start=1):
+        right = rule(*right, overflow, 3)
+        scale, count = answer(scale, count, overflow, 3)
+        told = f"over a longer run with growth_interval=3, at step {step} your scale is {scale:g}, torch's {right[0]:g}"
+        require([scale, count] == right, told)
     return "the same scales as torch.amp.GradScaler, step by step."
-
-
-def _pair(given):
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        raise NotRight("return two numbers: the new scale, and the new number of good steps")
-    return number(given[0]), number(given[1])
-
-
-def _torch_scales(overflows, interval):
-    weight = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([weight], lr=0.0)
-    scaler = torch.amp.GradScaler("cpu", init_scale=256.0, growth_interval=interval)
-    for overflow in overflows:
-        scaler.scale(weight.sum() * (float("inf") if overflow else 1.0)).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        yield scaler.get_scale()
 
 
 def block_flops(d_model, d_ff, context_length):
@@ -197,38 +242,46 @@ def block_flops(d_model, d_ff, context_length):
         "heads together, and a weighted sum of as many values. Each is 2 x context_length x d_model.",
     ),
     solution=block_flops,
+    form=number,
 )
 def check_flops(answer):
-    """Compare with the formula, where every usual slip gives another number."""
-    C, hidden, T = 48, 200, 32
-    projections, mlp, attention = 2 * 4 * C * C, 2 * 2 * C * hidden, 2 * 2 * T * C
-    right = projections + mlp + attention
+    """Compare with the formula; every usual slip gives other numbers."""
+
+    def flops(matrix=2, attention=4, projections=4, mlp=2, factor=lambda T: 1):
+        return lambda C, f, T: factor(T) * (matrix * (projections * C * C + mlp * C * f) + attention * T * C)
+
+    right = flops()
     slips = {
-        "each weight costs a multiplication AND an addition: 2 operations": right / 2,
-        "attention itself is missing: each query meets context_length keys, and mixes as many values": (
-            projections + mlp
+        "each weight costs a multiplication AND an addition: 2 operations": flops(matrix=1, attention=2),
+        "each weight of a matrix costs 2 operations too": flops(matrix=1),
+        "attention itself is missing: each query meets context_length keys, and mixes as many values": flops(
+            attention=0
         ),
-        "attention itself costs 2 operations for each number too": projections + mlp + attention / 2,
-        "that is forward and backward: forward only is a third of it": 3 * right,
-        "that is for the whole context: give the operations for ONE token": T * right,
-        "the output projection is missing: four matrices of d_model x d_model": right - 2 * C * C,
-        "you count one matrix of the four of attention: queries, keys, values, output": right - 6 * C * C,
-        "the MLP has two matrices, up and down": right - 2 * C * hidden,
-        "that MLP has three matrices, as SwiGLU: here it has two": right + 2 * C * hidden,
+        "attention itself costs 2 operations for each number too, or one of its two products is missing: scores and "
+        "mixing": flops(attention=2),
+        "attention itself costs 2 operations for each number of both products, scores and mixing": flops(
+            attention=1
+        ),
+        "that is forward and backward: forward only is a third of it": flops(factor=lambda T: 3),
+        "that is for the whole context: give the operations for ONE token": flops(factor=lambda T: T),
+        "the output projection is missing: four matrices of d_model x d_model": flops(projections=3),
+        "you count one matrix of the four of attention: queries, keys, values, output": flops(projections=1),
+        "the four matrices of attention are missing: queries, keys, values, output": flops(projections=0),
+        "the MLP has two matrices, up and down": flops(mlp=1),
+        "that MLP has three matrices, as SwiGLU: here it has two": flops(mlp=3),
+        "the MLP is missing": flops(mlp=0),
+        "the MLP has d_ff hidden units, not 4 d_model": lambda C, f, T: right(C, 4 * C, T),
         "you count the causal half of attention: the task asks for the full context": (
-            projections + mlp + 2 * (T + 1) * C
+            lambda C, f, T: right(C, f, T) - 4 * T * C + 2 * (T + 1) * C
         ),
-        "the MLP is missing": projections + attention,
-        "that is attention for all pairs of tokens: ONE token is one query": right + (T - 1) * attention,
+        "that is attention for all pairs of tokens: ONE token is one query": lambda C, f, T: (
+            right(C, f, T) + 4 * (T - 1) * T * C
+        ),
     }
-    value = number(answer(C, hidden, T))
-    for message, slip in slips.items():
-        require(abs(value - slip) > 0.5, message)
-    require(
-        value == right, f"for d_model=48, d_ff=200, context_length=32 it is {right:,}; yours is {value:,}"
-    )
-    for shape in ((128, 512, 64), (16, 10, 1)):
-        c, f, t = shape
-        expected = 8 * c * c + 4 * c * f + 4 * t * c
-        require(number(answer(*shape)) == expected, f"right for one shape, but not for {shape}")
+    cases = {
+        "for d_model=48, d_ff=200, context_length=32 it is {right}; yours is {value}": (48, 200, 32),
+        "right for one shape, but not for (128, 512, 64)": (128, 512, 64),
+        "right for two shapes, but not for (16, 10, 1)": (16, 10, 1),
+    }
+    examine(answer, right, cases, slips, rtol=0, atol=0.1)
     return "the same as torch's counter; with backward it is three times that."

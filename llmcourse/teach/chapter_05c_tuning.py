@@ -5,8 +5,9 @@ import torch.nn.functional as F
 
 from llmcourse.data.batches import IGNORE
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.teach.checks import number, tensor
-from llmcourse.teach.exercises import NotRight, exercise, require
+from llmcourse.teach.examine import close, compare, examine
+from llmcourse.teach.exercises import exercise, require
+from llmcourse.teach.forms import number, several, tensor
 
 
 def simple_noise_scale(small_square, large_square, small, large):
@@ -27,48 +28,57 @@ def simple_noise_scale(small_square, large_square, small, large):
         "With tr(Σ) known, put it back into one of the two equations to find |G|².",
     ),
     solution=simple_noise_scale,
+    form=number,
 )
 def check_noise_scale(answer):
     """Plant |G|² and tr(Σ), hand out the two squares, and tell the usual slips apart."""
-    gradient, trace, small, large = 3.0, 60.0, 4, 16
-    a, b = gradient + trace / small, gradient + trace / large  # 18 and 6.75
-    value = number(answer(a, b, small, large))
+
+    def planted(gradient, trace, small, large):
+        return gradient + trace / small, gradient + trace / large, small, large
+
+    def trace(a, b, n, m):
+        return (a - b) / (1 / n - 1 / m)
+
+    def length(a, b, n, m):
+        return (m * b - n * a) / (m - n)
+
+    def right(*given):
+        return trace(*given) / length(*given)
+
     slips = {
         "that is tr(Σ): divide it by |G|²": trace,
-        "that is |G|²: tr(Σ) is to be divided by it": gradient,
-        "the fraction is upside down: tr(Σ) / |G|²": gradient / trace,
+        "that is |G|²: tr(Σ) is to be divided by it": length,
+        "the fraction is upside down: tr(Σ) / |G|²": lambda *given: length(*given) / trace(*given),
         "you take the large batch's square for |G|², but it still holds tr(Σ)/large of noise: subtract it": (
-            trace / b
+            lambda a, b, n, m: trace(a, b, n, m) / b
         ),
         "you take the small batch's square for |G|², but it still holds tr(Σ)/small of noise: subtract it": (
-            trace / a
+            lambda a, b, n, m: trace(a, b, n, m) / a
         ),
-        "the difference of the squares is not tr(Σ) yet: divide it by 1/small - 1/large": (a - b) / gradient,
+        "the difference of the squares is not tr(Σ) yet: divide it by 1/small - 1/large": (
+            lambda a, b, n, m: (a - b) / length(a, b, n, m)
+        ),
         "you divide by small and large themselves: the noise falls like 1/B, so it is 1/small - 1/large": (
-            (b - a) / (small - large) / gradient
+            lambda a, b, n, m: (b - a) / (n - m) / length(a, b, n, m)
         ),
-        "the sign of tr(Σ) is wrong: the SMALL batch has the larger square": -trace / gradient,
-        "the two sizes are exchanged: small_square belongs to `small`": (
-            (b - a) / (1 / small - 1 / large) / ((small * b - large * a) / (small - large))
+        "the sign of tr(Σ) is wrong: the SMALL batch has the larger square": lambda *given: -right(*given),
+        "the two sizes are exchanged: small_square belongs to `small`": lambda a, b, n, m: right(a, b, m, n),
+        "that is the ratio of the two squares: solve for tr(Σ) and |G|² first": lambda a, b, n, m: a / b,
+        "that is the square root: the noise scale is a ratio of squares": lambda *given: (
+            abs(right(*given)) ** 0.5
         ),
-        "that is the ratio of the two squares: solve for tr(Σ) and |G|² first": a / b,
-        "that is the square root: the noise scale is a ratio of squares": (trace / gradient) ** 0.5,
+        "tr(Σ)/B is subtracted with the wrong B: small_square holds tr(Σ)/small": (
+            lambda a, b, n, m: trace(a, b, n, m) / (a - trace(a, b, n, m) / m)
+        ),
     }
-    for message, slip in slips.items():
-        require(abs(value - slip) > 1e-4 * max(1, abs(slip)), message)
-    right = trace / gradient
-    require(
-        abs(value - right) < 1e-3,
-        f"with |G|² = 3 and tr(Σ) = 60, sizes 4 and 16 have the squares 18 and 6.75, and the noise scale is "
-        f"20; yours is {value:.4g}",
-    )
-    for gradient, trace, small, large in ((0.5, 2.0, 1, 256), (7.0, 0.0, 2, 3), (1.0, 900.0, 8, 32)):
-        value = number(answer(gradient + trace / small, gradient + trace / large, small, large))
-        require(
-            abs(value - trace / gradient) < 1e-3 * max(1.0, trace / gradient),
-            f"right for sizes 4 and 16, but for {small} and {large}, with |G|² = {gradient} and tr(Σ) = {trace}, "
-            f"you return {value:.4g} instead of {trace / gradient:.4g}",
-        )
+    cases = {
+        "with |G|² = 3 and tr(Σ) = 60, sizes 4 and 16 have the squares 18 and 6.75, and the noise scale is 20; yours is "
+        "{value}": planted(3.0, 60.0, 4, 16)
+    }
+    for gradient, noise, n, m in ((0.5, 2.2, 1, 256), (7.0, 0.0, 2, 3), (1.0, 900.0, 8, 32)):
+        told = f"right for sizes 4 and 16, but for {n} and {m}, with |G|² = {gradient} and tr(Σ) = {noise}, you return "
+        cases[told + "{value} instead of {right}"] = planted(gradient, noise, n, m)
+    examine(answer, right, cases, slips, rtol=1e-3, atol=1e-4)
     return "the same as `llmcourse.tuning.noise_scale`: two sizes, two equations, two unknowns."
 
 
@@ -127,69 +137,69 @@ def _gradient(model) -> torch.Tensor:
         "Call backward() once for each part: gradients add up in .grad by themselves. No zero_grad in between.",
     ),
     solution=accumulate,
+    form=number,
 )
 def check_accumulate(answer):
-    """Compare .grad and the loss with one whole batch; tell the usual slips apart."""
+    """Compare .grad and the loss with one whole batch, of three parts and of two; tell the usual slips apart."""
+    _check_parts(answer, 3)
+    _check_parts(answer, 2)
+    return "the same step as one large batch, in the memory of a small one."
+
+
+def _check_parts(answer, n_parts):
     model, parts = _model_and_parts()
-    result = answer(model, [(x.clone(), y.clone()) for x, y in parts])
+    parts = parts[:n_parts]
+    value = answer(model, parts)
     got, largest = _gradient(model), model.largest
-    require(
-        not isinstance(result, list | tuple), "return one number, the mean loss over all targets that count"
-    )
-    value = number(result.detach() if isinstance(result, torch.Tensor) else result)
+    counts, sizes = [int((y != IGNORE).sum()) for _, y in parts], [y.numel() for _, y in parts]
 
-    def of(combine):
-        """The loss and gradient of what `combine` makes of (sums, counts, sizes)."""
+    def of(weights):
+        """The gradient and the loss if the sum over each part gets this weight."""
         fresh, _ = _model_and_parts()
-        losses = [
-            F.cross_entropy(fresh(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum")
-            for x, y in parts
-        ]
-        counts, sizes = [int((y != IGNORE).sum()) for _, y in parts], [y.numel() for _, y in parts]
-        loss = combine(losses, counts, sizes)
-        loss.backward()
-        return loss.item(), _gradient(fresh)
+        logits = [fresh(x).flatten(0, 1) for x, _ in parts]
+        sums = (
+            F.cross_entropy(x, y.flatten(), ignore_index=IGNORE, reduction="sum")
+            for x, (_, y) in zip(logits, parts, strict=True)
+        )
+        total = sum(weight * loss for weight, loss in zip(weights, sums, strict=True))
+        total.backward()
+        return _gradient(fresh), total.item()
 
-    def same(gradient):
-        return torch.allclose(got, gradient, rtol=1e-4, atol=1e-9)
-
-    require(bool(got.abs().sum() > 0), "the gradients are empty: call backward() on the loss of each part")
-    loss, right = of(lambda s, n, size: sum(s) / sum(n))
+    whole, none = 1 / sum(counts), [0] * (n_parts - 1)
     slips = {
         "you average the means of the parts: a target in a short part then weighs more. Divide each SUM by the "
-        "number of targets of all parts": lambda s, n, size: (
-            sum(a / b for a, b in zip(s, n, strict=True)) / len(s)
-        ),
+        "number of targets of all parts": [1 / n / n_parts for n in counts],
         "you add up the means of the parts: divide each SUM by the number of targets of all parts": (
-            lambda s, n, size: sum(a / b for a, b in zip(s, n, strict=True))
+            [1 / n for n in counts]
         ),
-        "you add up sums: divide by the number of targets that count": lambda s, n, size: sum(s),
-        "you divide by all targets; those of -100 do not count": lambda s, n, size: sum(s) / sum(size),
-        "you divide by the number of parts: divide by the number of targets that count": (
-            lambda s, n, size: sum(s) / len(s)
-        ),
+        "you add up sums: divide by the number of targets that count": [1] * n_parts,
+        "you divide by all targets; those of -100 do not count": [1 / sum(sizes)] * n_parts,
+        "each part's sum is divided by all ITS targets; those of -100 do not count": [1 / n for n in sizes],
+        "you divide by the number of parts: divide by the number of targets that count": [1 / n_parts]
+        * n_parts,
         "only the last part is left in .grad: no zero_grad() between the parts, and backward() for each": (
-            lambda s, n, size: s[-1] / sum(n)
+            [*none, whole]
         ),
         "only the last part is left in .grad, as its own mean: backward() for each part, no zero_grad() between": (
-            lambda s, n, size: s[-1] / n[-1]
+            [*none, 1 / counts[-1]]
         ),
-        "only the first part is in .grad: call backward() for each": lambda s, n, size: s[0] / sum(n),
+        "only the first part is in .grad: call backward() for each": [whole, *none],
+        "the first part counts too often: call backward() once for each part, on its own loss": (
+            [(n_parts - i) * whole for i in range(n_parts)]
+        ),
+        "the sign is wrong: .grad holds the gradient of the loss, not minus it": [-whole] * n_parts,
     }
-    for message, combine in slips.items():
-        require(not same(of(combine)[1]), message)
-    if not same(right):
-        raise NotRight(
-            f"the gradient is {(got - right).norm() / right.norm():.0%} of its length away from that of one "
-            "large batch"
-        )
+    right, loss = of([whole] * n_parts)
+    require(got.abs().sum() > 0, "the gradients are empty: call backward() on the loss of each part")
+    if not close(got, right, 1e-4, 1e-9):
+        said = next((s for s, weights in slips.items() if close(got, of(weights)[0], 1e-4, 1e-9)), None)
+        away = f"{(got - right).norm() / right.norm():.0%} of its length away from that of one large batch"
+        require(False, said or f"for {n_parts} parts the gradient is {away}")
     require(largest <= 3, "right, but you run all parts at once, which needs the memory of the large batch")
-    require(
-        abs(value - loss) < 1e-4 * loss,
-        f"the gradients are right; the returned loss should be the mean over all targets, {loss:.4f}, not "
-        f"{value:.4f}",
+    told = (
+        "the gradients are right; the returned loss should be the mean over all targets, {right}, not {value}"
     )
-    return "the same step as one large batch, in the memory of a small one."
+    compare(value, loss, {}, told, rtol=1e-4)
 
 
 def clip(gradients, max_norm):
@@ -210,63 +220,81 @@ def clip(gradients, max_norm):
         "Multiply each tensor by the same factor, and return a list.",
     ),
     solution=clip,
+    form=several(tensor, what="tensors, one for each gradient"),
 )
 def check_clip(answer):
-    """Compare with torch's clip_grad_norm_; tell the usual slips apart."""
+    """Compare with torch's rule for the joint length; tell the usual slips apart."""
     generator = torch.Generator().manual_seed(0)
     gradients = [torch.randn(shape, generator=generator) * 2 for shape in ((3, 4), (5,), (2, 2, 2))]
 
-    def ask(scale, max_norm):
-        result = answer([g * scale for g in gradients], max_norm)
-        require(
-            isinstance(result, list | tuple) and len(result) == len(gradients),
-            f"return a list of {len(gradients)} tensors, one for each gradient",
-        )
-        result = [tensor(r) for r in result]
+    def sized(gradients, max_norm):
+        result = answer(gradients, max_norm)
+        number_of = f"return a list of {len(gradients)} tensors, one for each gradient"
+        require(len(result) == len(gradients), f"{number_of}, not {len(result)}")
         for mine, given in zip(result, gradients, strict=True):
-            require(
-                mine.shape == given.shape,
-                f"a tensor of {tuple(given.shape)} came back as {tuple(mine.shape)}",
-            )
-        return torch.cat([r.flatten() for r in result])
+            back = f"a tensor of {tuple(given.shape)} came back as {tuple(mine.shape)}"
+            require(mine.shape == given.shape, back)
+        return result
 
-    flat = torch.cat([g.flatten() for g in gradients])
-    length = flat.norm()
-    got = ask(1.0, 2.0)
-    sums = sum(g.norm() for g in gradients)
+    def each(change):
+        return lambda gradients, max_norm: [change(g, max_norm) for g in gradients]
+
+    def by(factor):  # of all numbers as one row
+        def function(gradients, max_norm):
+            shared = factor(torch.cat([g.flatten() for g in gradients]), max_norm)
+            return [g * shared for g in gradients]
+
+        return function
+
+    def shorten(length):  # never lengthen, whatever the length is
+        return by(lambda x, m: min(1.0, m / max(float(length(x)), 1e-12)))
+
     slips = {
-        "nothing was shortened: the joint length is above max_norm": flat,
-        "you shorten each tensor by its own length: one factor for ALL, or the direction changes": torch.cat(
-            [(g * min(1.0, 2.0 / g.norm())).flatten() for g in gradients]
+        "nothing was shortened: the joint length is above max_norm": by(lambda x, m: 1),
+        "you shorten each tensor by its own length: one factor for ALL, or the direction changes": (
+            each(lambda g, m: g * min(1.0, m / max(float(g.norm()), 1e-12))),
+            each(lambda g, m: g * m / g.norm()),
         ),
-        "you cut off single numbers; that changes the direction. Multiply all by one factor": flat.clamp(
-            -2, 2
+        "you cut off single numbers; that changes the direction. Multiply all by one factor": (
+            each(lambda g, m: g.clamp(-m, m)),
+            each(lambda g, m: g.clamp(max=m)),
         ),
-        "that gives length 1: the factor is max_norm / length": flat / length,
+        "that gives length 1: the factor is max_norm / length": by(lambda x, m: 1 / x.norm()),
         "you add the lengths of the tensors; the joint length is the root of the sum of all squares": (
-            flat * 2 / sums
+            lambda g, m: [y * min(1.0, m / max(1e-12, float(sum(x.norm() for x in g)))) for y in g],
+            lambda g, m: [y * m / sum(x.norm() for x in g) for y in g],
         ),
-        "the root is missing: the length is the ROOT of the sum of squares": flat * 2 / length**2,
-        "you divide by max_norm: the factor is max_norm / length": flat / 2,
+        "the root is missing: the length is the ROOT of the sum of squares": (
+            shorten(lambda x: x.square().sum()),
+            by(lambda x, m: m / x.square().sum()),
+        ),
+        "you divide by max_norm: the factor is max_norm / length": by(lambda x, m: 1 / m),
+        "you multiply by max_norm alone: the factor is max_norm / length": by(lambda x, m: m),
         "you divide by the sum of absolute values: the length is the root of the sum of squares": (
-            flat * 2 / flat.abs().sum()
+            shorten(lambda x: x.abs().sum()),
+            by(lambda x, m: m / x.abs().sum()),
         ),
         "you divide by the largest entry: the length is the root of the sum of squares": (
-            flat * 2 / flat.abs().max()
+            shorten(lambda x: x.abs().max()),
+            by(lambda x, m: m / x.abs().max()),
+        ),
+        "you divide by the mean length: the length is the root of the SUM of squares": (
+            shorten(lambda x: x.square().mean().sqrt()),
+            by(lambda x, m: m / x.square().mean().sqrt()),
+        ),
+        "a gradient shorter than max_norm must stay as it is, and yours is lengthened: the factor is never above 1": (
+            by(lambda x, m: m / x.norm()),
+            by(lambda x, m: m / (x.norm() + 1e-9)),
+        ),
+        "a gradient of zeros gives NaN: you divide by a length of 0": by(
+            lambda x, m: torch.minimum(x.norm(), torch.tensor(m)) / x.norm()
         ),
     }
-    for message, slip in slips.items():
-        require(not torch.allclose(got, slip, rtol=1e-3, atol=1e-6), message)
-    require(
-        torch.allclose(got, flat * 2 / length, rtol=1e-3),
-        f"the joint length should be 2 afterwards, in the same direction; yours is {got.norm():.3f}",
-    )
-    short = ask(0.01, 2.0)
-    require(
-        torch.allclose(short, flat * 0.01, rtol=1e-3),
-        "a gradient shorter than max_norm must stay as it is; yours is changed: the factor is never above 1",
-    )
-    require(
-        bool(ask(0.0, 2.0).isfinite().all()), "a gradient of zeros gives NaN: you divide by a length of 0"
-    )
+    cases = {
+        "the joint length should be 2 afterwards, in the same direction": (gradients, 2.0),
+        "a gradient shorter than max_norm must stay as it is": ([g * 0.01 for g in gradients], 2.0),
+        "right for three tensors and max_norm = 2, but not for two and 0.5": (gradients[1:], 0.5),
+        "a gradient of zeros must stay as it is": ([g * 0.0 for g in gradients], 2.0),
+    }
+    examine(sized, shorten(torch.norm), cases, slips, rtol=1e-3, atol=1e-6)
     return "the same as torch.nn.utils.clip_grad_norm_: the length is bounded, the direction kept."

@@ -1,118 +1,26 @@
 """Exercises of chapter 5d: name the illness, and write a probe."""
 
-import re
-from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import nn
 
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.teach.checks import number
-from llmcourse.teach.clinic import BUGS
+from llmcourse.teach.examine import close
 from llmcourse.teach.exercises import exercise, require
+from llmcourse.teach.forms import by_name, number, shown
+from llmcourse.teach.illnesses import AGAINST as AGAINST
+from llmcourse.teach.illnesses import SIGNS as SIGNS
+from llmcourse.teach.illnesses import WORDS as WORDS
+from llmcourse.teach.illnesses import recognize
 from llmcourse.teach.patients import HEALTHY, ROUNDS
 
-WORDS = {  # the first pattern that is found in an answer names it; the special ones come first
-    HEALTHY: r"healthy|nothing( is)? wrong|^(ok|okay|fine|none|well|normal|no bug)$",
-    "evaluation mode forgotten": r"\beval|dropout",
-    "gradients not reset": r"zero[ _]?grad|grad\w*.*(not|never|without|left|accumul|pil)|"
-    r"(not|never|forgot\w*|missing|no) .*(reset|clear|zero).*grad|accumulat",
-    "float16 underflow": r"underflow|fp16|float16|half|loss scal|scaler",
-    "weight decay too strong": r"decay|regulari[sz]",
-    "learning rate too low": r"(learning rate|\blr\b|step).*(low|small|tiny|slow|/ ?100|1/100|0\.01)|"
-    r"(low|small|tiny|slow)( an?)? (learning rate|lr\b|step)",
-    "learning rate too high": r"(learning rate|\blr\b|step).*(high|large|big|fast|[x×*] ?100|100)|"
-    r"(high|large|big)( an?)? (learning rate|lr\b|step)",
-    "softmax over the wrong axis": r"softmax|axis|\bdim",
-    "no causal mask": r"mask|causal|^(?!.*leak).*\bfuture",
-    "targets not shifted": r"shift|copies|copying|off[ -]by[ -]one|identity|own target",
-    "label leak": r"leak|roll|answer|target.* in.* input|sees? (only )?the next",
-    "weight tying broken": r"\bt(ying|ied|ie)\b|unti|embedding.*(frozen|not|copy|still)|frozen|output layer",
-    "initialization too large": r"\binit|starting weights",
-    "data not shuffled": r"shuffl|\bsort|order",
-    "tokenizer mismatch": r"tokeni[sz]er|alphabet|vocab|encod|\bids?\b",
-    "too little text": r"overfit|memori[sz]|by heart|(little|few|small|less|more|not enough).*(text|data)|too few",
-}
-SIGNS = {  # what would be seen if the guess were right
-    HEALTHY: "a healthy run stays in the grey range, and its lab values are close to the healthy column",
-    "no causal mask": "without a mask, logits change when tokens two or more places later are changed",
-    "targets not shifted": "then the first choice would be the token just read, nearly always",
-    "label leak": "a leaked label shows when the NEXT token is changed, and not for later ones",
-    "softmax over the wrong axis": "then the rows of attention would not sum to 1",
-    "learning rate too low": "then a step would change the weights by a tenth of a percent at most",
-    "float16 underflow": "then most of the gradient within the blocks would be exactly zero",
-    "weight tying broken": "then one parameter would not have moved at all in the whole run",
-    "weight decay too strong": "then the gains of the norms would have fallen far below 1",
-    "learning rate too high": "then the matrices would have grown more than ten times as long",
-    "gradients not reset": "then the gradient used would be longer than the one computed anew",
-    "initialization too large": "then the UNTRAINED loss would be far above ln V = 4.2",
-    "evaluation mode forgotten": "then the validation loss, measured again, would not be the same",
-    "data not shuffled": "then nearly all rows would begin where the last one ended",
-    "tokenizer mismatch": "then validation tokens would cost far more by the frequencies of training",
-    "too little text": "then the training loss would be far below the validation loss, with no other cause",
-}
-AGAINST = {  # illness: {plausible guess: the evidence that speaks against it}
-    "softmax over the wrong axis": {
-        "no causal mask": "yes, the future is seen; but why? The attention rows do not sum to 1, and a missing mask leaves them at 1",
-    },
-    "label leak": {
-        "no causal mask": "a missing mask shows ALL later tokens; here a change of a token two or more places later does nothing",
-    },
-    "no causal mask": {
-        "label leak": "the answer is in the input, yes; but tokens two or more places later count too: what lets attention see them?",
-    },
-    "float16 underflow": {
-        "learning rate too low": "steps change the weights by percents, as in a healthy run; look at the zeros in the gradient",
-    },
-    "weight decay too strong": {
-        "learning rate too low": "steps are as large as in a healthy run; look at the gains of the norms",
-    },
-    "weight tying broken": {
-        "learning rate too low": "steps are as large as in a healthy run; look at the LEAST moved parameter",
-    },
-    "learning rate too high": {
-        "gradients not reset": "the gradient used is the batch's own, ratio 1.00; look at how the matrices grew",
-    },
-    "initialization too large": {
-        "learning rate too high": "the loss is far too high BEFORE the first step, when no learning rate has acted yet",
-    },
-    "evaluation mode forgotten": {
-        "too little text": "training loss and validation loss are close; measure the validation loss twice",
-        HEALTHY: "its curves look healthy, yes; but its validation loss is another one when measured again",
-    },
-    "tokenizer mismatch": {
-        "too little text": "the validation loss is above ln V = 4.2: worse than knowing nothing, which learning by heart does not explain",
-    },
-    "data not shuffled": {
-        "too little text": "the gap looks like it; but see where the rows begin. The training text is special, not short",
-    },
-}
 
-
-def recognize(answer: str) -> str | None:
-    """Return the illness that a text names, or None; wording is free.
-
-    >>> recognize("They forgot zero_grad()"), recognize("lr x 100"), recognize("flu")
-    ('gradients not reset', 'learning rate too high', None)
-    """
-    text = " ".join(str(answer).lower().replace("-", " ").replace("_", " ").split())
-    if text in (*BUGS, HEALTHY):
-        return text
-    return next((name for name, pattern in WORDS.items() if re.search(pattern, text)), None)
-
-
-def check_round(round_name: str, answer) -> str:
+def check_round(round_name: str, given: dict) -> str:
     """Compare a dictionary from letter to illness with the round; say what speaks against a guess."""
     truth = ROUNDS[round_name]
     letters = ", ".join(truth)
-    if isinstance(answer, list | tuple) and len(answer) == len(truth):
-        answer = dict(zip(truth, answer, strict=True))
-    require(
-        isinstance(answer, Mapping),
-        f'give a dictionary with the letters {letters}, such as {{"{next(iter(truth))}": "no causal mask", ...}}',
-    )
-    given = {str(key).strip().upper(): value for key, value in answer.items()}
-    missing = [letter for letter in truth if letter not in given or given[letter] in (None, ..., "")]
+    missing = [letter for letter in truth if given.get(letter) in (None, ..., "")]
     require(not missing, f"name an illness for {', '.join(missing)} too (or 'healthy')")
     right, wrong = [], []
     for letter, illness in truth.items():
@@ -120,7 +28,7 @@ def check_round(round_name: str, answer) -> str:
         if guess == illness:
             right.append(letter)
         elif guess is None:
-            wrong.append(f"{letter}: {given[letter]!r} is none of the illnesses in the list above")
+            wrong.append(f"{letter}: {shown(given[letter])} is none of the illnesses in the list above")
         else:
             reason = AGAINST.get(illness, {}).get(guess, SIGNS[guess])
             wrong.append(
@@ -142,6 +50,7 @@ def check_round(round_name: str, answer) -> str:
         "Among those for which later tokens count, look at the sums of the attention rows.",
     ),
     solution=ROUNDS["too good"],
+    form=partial(by_name, names=tuple(ROUNDS["too good"]), example="no causal mask"),
 )
 def check_too_good(answer):
     """Round 1: losses below the healthy range."""
@@ -159,6 +68,7 @@ def check_too_good(answer):
         "The one that is left learned first, and lost it again: what pulls on all weights at every step?",
     ),
     solution=ROUNDS["stuck"],
+    form=partial(by_name, names=tuple(ROUNDS["stuck"]), example="no causal mask"),
 )
 def check_stuck(answer):
     """Round 2: losses that stay high."""
@@ -176,6 +86,7 @@ def check_stuck(answer):
         "A gradient that is longer than the batch's own has something in it from earlier batches.",
     ),
     solution=ROUNDS["restless"],
+    form=partial(by_name, names=tuple(ROUNDS["restless"]), example="no causal mask"),
 )
 def check_restless(answer):
     """Round 3: large losses or gradients."""
@@ -193,6 +104,7 @@ def check_restless(answer):
         "Two see a training text unlike the validation text: one because it is short, one because of its order.",
     ),
     solution=ROUNDS["fine in training"],
+    form=partial(by_name, names=tuple(ROUNDS["fine in training"]), example="no causal mask"),
 )
 def check_elsewhere(answer):
     """Round 4: validation unlike training."""
@@ -214,7 +126,7 @@ def sees_future(model, token_ids, place):
 class _Peeking(nn.Module):
     """Logits of a causal model, plus a little of the one-hot token `distance` places later."""
 
-    def __init__(self, model: GPT, distance: int, strength: float, only: int | None = None):
+    def __init__(self, model: nn.Module, distance: int, strength: float, only: int | None = None):
         super().__init__()
         self.model, self.config, self.distance, self.strength = model, model.config, distance, strength
         self.only = slice(None) if only is None else slice(only, only + 1)  # see this token only
@@ -228,14 +140,23 @@ class _Peeking(nn.Module):
         return self.model(token_ids) + self.strength * seen
 
 
+class _Pairs(nn.Embedding):
+    """The smallest causal model: logits by the token at the place itself."""
+
+    def __init__(self, vocab_size: int):
+        super().__init__(vocab_size, vocab_size)
+        self.config = ModelConfig(vocab_size, context_length=12, d_model=8)
+        nn.init.normal_(self.weight, std=0.1)
+
+
 def _within_vocabulary(answer):
     """Return `answer`, which then explains an id that the model does not have."""
 
     def probe(model, token_ids, place):
         try:
             return answer(model, token_ids, place)
-        except IndexError as error:
-            beyond = "out of range in self" in str(error)  # what torch's embedding says
+        except (IndexError, RuntimeError) as error:
+            beyond = any(said in str(error) for said in ("out of range in self", "smaller than num_classes"))
             require(not beyond, "this model does not have the id you wrote: use % model.config.vocab_size")
             raise
 
@@ -253,48 +174,95 @@ def _within_vocabulary(answer):
         "Compare logits, not the likeliest tokens, at positions BEFORE `place` only: [:, :place].",
     ),
     solution=sees_future,
+    form=number,
+    keeps="its input",
 )
 def check_causality(answer):
     """Causal models give 0, models that peek do not; the input and the model's mode stay as they were."""
     answer = _within_vocabulary(answer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        causal = GPT(ModelConfig(11, context_length=12, d_model=16, n_layers=1, dropout=0.3))
-        ids = torch.randint(11, (3, 12))
-        before = ids.clone()
-        value = number(answer(causal.eval(), ids, 6))
-        require(torch.equal(ids, before), "your function changed its input: work on a clone")
-        with torch.no_grad():
-            other = ids.clone()
-            other[:, 6] = (other[:, 6] + 1) % 11
-            change = (causal(other) - causal(ids)).abs().amax(dim=(0, 2))
+    torch.manual_seed(0)
+    causal = GPT(ModelConfig(11, context_length=12, d_model=16, n_layers=1, dropout=0.3)).eval()
+    ids = torch.randint(11, (3, 12))
+    ids[:, 6] = torch.tensor([1, 4, 8])
+    value = answer(causal, ids, 6)
+    with torch.no_grad():
+        other = ids.clone()
+        other[:, 6] = (other[:, 6] + 1) % 11
+        change = (causal(other) - causal(ids)).abs().amax(dim=(0, 2))
+    require(
+        value < change[6] / 2 or value < 1e-6,
+        "a causal model gives more than 0: from `place` on logits may change; compare those before it",
+    )
+    require(abs(value) < 1e-6, f"a causal model must give 0, yours gives {value:.3g}")
+    require(
+        not causal.training, "you left a model in training that was in evaluation mode: put back what it was"
+    )
+    value = answer(causal.train(), ids, 6)
+    require(value < 1e-6, "with dropout a causal model gives more than 0: call model.eval() first")
+    require(causal.training, "you left a model that was training in evaluation mode: put it back")
+    causal.eval()
+    require(
+        answer(_Peeking(causal, 1, 2.0), ids, 6) > 1e-6,
+        "a model that sees the next token gets 0: change the token at `place` to ANOTHER id, and look at "
+        "all positions before it, up to place - 1",
+    )
+    tries = [
+        ids[:1] * 0 + i % 11 for i in range(66)
+    ]  # an id that is set or drawn is once the one that stands there
+    missed = sum(answer(_Peeking(_Pairs(11), 1, 20.0), row, 6) < 1e-6 for row in tries)
+    require(
+        not missed,
+        f"in {missed} of 66 tries nothing changed: the new id may be the one that stands there already. Take one that "
+        "is another for sure, such as (id + 1) % model.config.vocab_size",
+    )
+    for sentence, (model, rows, place, wanted) in _peeking(_Pairs(11), ids).items():
+        value = answer(model, rows, place)
         require(
-            value < change[6] / 2 or value < 1e-6,
-            "a causal model gives more than 0: from `place` on logits may change; compare those before it",
+            close(value, wanted, rtol=0.006, atol=0),
+            f"{sentence}; it is {wanted} here, and you return {value:.3g}",
         )
-        require(abs(value) < 1e-6, f"a causal model must give 0, yours gives {value:.3g}")
-        value = number(answer(causal.train(), ids, 6))
-        require(value < 1e-6, "with dropout a causal model gives more than 0: call model.eval() first")
-        require(causal.training, "you left a model that was training in evaluation mode: put it back")
-        causal.eval()
-        value = number(answer(_Peeking(causal, 1, 2.0), ids, 6))
-        require(
-            value > 1e-6,
-            "a model that sees the next token gets 0: change the token at `place` to ANOTHER id, and look at "
-            "all positions before it, up to place - 1",
-        )
-        require(
-            abs(value - 2.0) < 1e-3,
-            f"a logit changes by 2 in this example, and you return {value:.3g}: take the largest absolute "
-            "change of a single logit",
-        )
-        value = number(answer(_Peeking(causal, 3, 2.0), ids, 6))
-        require(value > 1e-6, "a model that sees three tokens ahead gets 0: use ALL positions before `place`")
-        value = number(answer(_Peeking(causal, 1, -0.01), ids, 6))
-        require(value > 1e-6, "a faint leak is missed: compare logits, not likeliest tokens; do not round")
-        falling = _Peeking(causal, 1, 2.0, only=ids[0, 6].item())  # its logit can only fall
-        value = number(answer(falling, ids[:1], 6))
-        require(value > 1e-6, "a logit that falls is missed: take the absolute value of the change")
-        value = number(answer(_Peeking(causal, 1, 2.0), ids, 3))
-        require(value > 1e-6, "right for place 6, but not for place 3")
     return "0 for a causal model, and any peeking shows, however faint or far. Run it before a long training."
+
+
+def _peeking(causal: nn.Module, ids: torch.Tensor) -> dict[str, tuple]:
+    """Return models that peek, each in a way of its own, by what is missed: with rows, place and right value."""
+    faint = "a faint leak is missed or rounded: compare logits, not likeliest tokens, do not round, and set no threshold"
+    next_one = _Peeking(causal, 1, 2.0)
+    rows = {
+        f"a change in row {row} alone: change `place` in EVERY row, and compare all rows": (
+            _Peeking(causal, 1, -2.0, only=token),
+            ids,
+            6,
+            2.0,
+        )
+        for row, token in enumerate(ids[:, 6].tolist())
+    }
+    return {
+        "take the largest absolute change of a single logit": (next_one, ids, 6, 2.0),
+        faint: (_Peeking(causal, 1, -0.0123), ids, 6, 0.0123),
+        f"{faint} at all": (_Peeking(causal, 1, -4.3e-4), ids, 6, 4.3e-4),
+        f"{faint}, however low": (_Peeking(causal, 1, -3.7e-5), ids, 6, 3.7e-5),
+        **rows,
+        "a model that sees three tokens ahead: use ALL positions before `place`": (
+            _Peeking(causal, 3, 2.0),
+            ids,
+            6,
+            2.0,
+        ),
+        "a model that sees six tokens ahead: use ALL positions, from 0": (
+            _Peeking(causal, 6, 2.0),
+            ids,
+            6,
+            2.0,
+        ),
+        "a logit that can only fall: take the absolute value of the change": (
+            _Peeking(causal, 1, 2.0, only=1),
+            ids[:1],
+            6,
+            2.0,
+        ),
+        "right for place 6, but not for place 3": (next_one, ids, 3, 2.0),
+        "right for place 6, but not for the last place": (next_one, ids, 11, 2.0),
+        "right for three rows, but not for one": (next_one, ids[1:2], 6, 2.0),
+        "right for 11 ids, but not for 3": (_Peeking(_Pairs(3), 1, 2.0), ids % 3, 6, 2.0),
+    }

@@ -4,7 +4,6 @@ import inspect
 import json
 import os
 import random
-import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,8 @@ import torch
 from llmcourse.runtime import current_scale
 from llmcourse.teach.errors import explain
 from llmcourse.teach.exercises import Exercise, NotRight, get_exercise
+from llmcourse.teach.forms import number as number  # also to be had from here
+from llmcourse.teach.forms import tensor as tensor
 from llmcourse.teach.progress import record
 
 
@@ -38,7 +39,7 @@ class _Watched:
         return name in self.parameters and self.parameters[name].kind is not inspect.Parameter.POSITIONAL_ONLY
 
     def __call__(self, *arguments, **options):
-        given = _copy(arguments) if self.form else arguments
+        given = _copy(arguments)
         kinds = [p.kind for p in self.parameters.values()]
         named = [name for name, p in self.parameters.items() if p.kind is p.KEYWORD_ONLY]
         place = len(kinds) - len(named) - kinds.count(inspect.Parameter.VAR_KEYWORD)
@@ -109,40 +110,6 @@ def _as_it_was() -> Iterator[None]:
             restore(state)
 
 
-def number(value) -> int | float:
-    """Return `value` as a Python number; numpy scalars and tensors with one entry will do.
-
-    Raises NotRight for anything else, such as a text or True.
-
-    >>> number(np.int64(16)), number(torch.tensor([0.5]))
-    (16, 0.5)
-    """
-    if callable(value):
-        raise NotRight("give a number, not a function: call the function, and give what it returns")
-    plain = value
-    if isinstance(value, np.generic | np.ndarray | torch.Tensor) and np.prod(value.shape) == 1:
-        plain = value.item()
-    if isinstance(plain, bool) or not isinstance(plain, int | float):
-        raise NotRight(f"give a number, not {reprlib.repr(value)}")
-    return plain
-
-
-def tensor(value) -> torch.Tensor:
-    """Return `value` as a float32 tensor without a graph; numpy arrays and nested lists will do.
-
-    Raises NotRight for anything else.
-
-    >>> tensor([[1, 2], [3, 4]]).shape
-    torch.Size([2, 2])
-    """
-    if isinstance(value, list | tuple) and any(isinstance(x, torch.Tensor) and x.numel() > 1 for x in value):
-        raise NotRight("return one tensor, not several: torch.stack or torch.cat joins them")
-    try:
-        return torch.as_tensor(value).detach().float()
-    except (TypeError, ValueError, RuntimeError):
-        raise NotRight(f"return a tensor, not {reprlib.repr(value)}") from None
-
-
 def verdict(name: str, answer) -> tuple[str, str]:
     """Return ("correct" | "wrong" | "not yet", a sentence) for an answer to the exercise `name`.
 
@@ -155,9 +122,7 @@ def verdict(name: str, answer) -> tuple[str, str]:
     watched = _Watched(answer, exercise) if wants_function and callable(answer) else None
     try:
         with _as_it_was():
-            if type(exercise.solution) in (int, float) and not exercise.form:
-                answer = number(answer)
-            elif not wants_function and exercise.form:
+            if not wants_function and exercise.form:
                 answer = exercise.form(answer)
             return "correct", exercise.check(watched or answer)
     except _NotYet:

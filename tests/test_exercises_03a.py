@@ -47,6 +47,7 @@ WRONG["03a-rmsnorm"] = {
     "eps outside": ("under the root", lambda x, gain: x / (rms(x).sqrt() + 1e-5) * gain),
     "eps outside, another": ("under the root", lambda x, gain: x / (rms(x).sqrt() + 1e-6) * gain),
     "eps outside, given": ("under the root", lambda x, gain, eps=1e-5: x / (rms(x).sqrt() + eps) * gain),
+    "large eps": ("for short vectors the values differ", lambda x, gain: x / (rms(x) + 1e-3).sqrt() * gain),
     "own eps": ("the eps that is given", lambda x, gain, eps=1e-5: x / (rms(x) + 1e-5).sqrt() * gain),
     "deviation": ("standard deviation", lambda x, gain: x / (x.std(-1, keepdim=True) + 1e-5) * gain),
     "no square": (

@@ -114,7 +114,7 @@ def test_tensor_takes_what_can_be_read_as_rows_of_numbers():
         (np.ones(2) * 1j, "real numbers"),
         ([1, None], "return a tensor, not [1, None]"),
         (["1", "2"], "return a tensor, not ['1', '2']"),
-        ({1, 2}, "return a tensor, not {1, 2}"),
+        ({1, 2}, "a set, which has no order"),
         (np.array([None, "1"], dtype=object), "return a tensor, not an array"),
         (abs, "return a tensor, not a function"),
     ],

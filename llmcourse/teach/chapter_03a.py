@@ -84,17 +84,18 @@ def check_rmsnorm(answer):
     examine(answer, right, cases, slips, "that of x", rtol=1e-4, atol=1e-5)
     zeros = answer(torch.zeros(1, 8), gain)
     require(zeros.isfinite().all(), "a vector of zeros gives nan: add eps under the root")
-    outside = (
-        "eps is added under the root, to the mean of the squares; yours is not, which shows for short vectors"
-    )
-    short = x[0] / 5000
+    outside = "eps is added under the root, to the mean of the squares; yours is added to the root"
+    unlike = "for short vectors the values differ: eps, 1e-5, is added under the root, to the mean of squares"
+    short, rms = x[0] / 5000, x[0].pow(2).mean(-1, keepdim=True).sqrt() / 5000
     own = (1e-5, 1e-6, 1e-7, torch.finfo(torch.float32).eps, 1e-8, 1e-12)  # whatever the learner chose
-    usual = [F.rms_norm(short, (8,), gain, eps) for eps in own]
-    require(any(close(answer(short, gain), y, 1e-3) for y in usual), outside)
+    value = answer(short, gain)
+    if not any(close(value, F.rms_norm(short, (8,), gain, eps), 1e-3) for eps in own):
+        require(not any(close(value, short / (rms + eps) * gain, 1e-3) for eps in own), outside)
+        require(False, unlike)
     if answer.takes("eps"):
         given = answer(x, gain, eps=3.0)
         require(not close(given, right(x, gain), 1e-3), "use the eps that is given, not a number of your own")
-        require(close(given, F.rms_norm(x, (8,), gain, 3.0), 1e-4), outside)
+        require(close(given, F.rms_norm(x, (8,), gain, 3.0), 1e-4), unlike.replace("1e-5", "the one given"))
     return "it equals torch.nn.functional.rms_norm, for a vector of zeros too."
 
 

@@ -100,6 +100,8 @@ def tensor(value) -> torch.Tensor:
     _refuse_pairs(value)
     precision = _precision(value)
     value = _listed(value, deep=True)
+    if isinstance(value, Set):
+        raise NotRight("return a tensor or a list, not a set, which has no order")
     if isinstance(value, list) and any(isinstance(x, torch.Tensor) for x in value):
         kinds = [getattr(x, "dtype", None) for x in value]
         if len(kinds) == 2 and kinds[1] == torch.long != kinds[0]:

@@ -57,7 +57,9 @@ def stand_in_plays(n_plays: int = 38, n_speeches: int = 2000, seed: int = 0) -> 
 def _split_hub_text(files: Files, n_parts: int = 38) -> Files:
     import pyarrow.parquet as parquet
 
-    tables = [parquet.read_table(io.BytesIO(content)) for content in files.values()]
+    # In one thread: those of read_table may still run when Python ends, and then the process aborts.
+    readers = [parquet.ParquetFile(io.BytesIO(content)) for content in files.values()]
+    tables = [reader.read(use_threads=False) for reader in readers]
     text = "".join(row for table in tables for row in table.column("text").to_pylist())
     speeches = re.sub(r"^(.+):$", r"**\1**", text, flags=re.MULTILINE).split("\n\n")
     size = -(-len(speeches) // n_parts)

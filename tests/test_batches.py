@@ -73,13 +73,22 @@ def test_each_token_is_seen_about_once_an_epoch(n, B, T):
         assert missed <= (B - 1) * T + 2 * T  # an incomplete batch, and the ends
 
 
+@pytest.mark.parametrize(("n", "B", "T"), [(1023, 1, 128), (100, 1, 7), (17, 1, 8), (67, 3, 5)])
+def test_every_start_is_drawn_in_the_long_run(n, B, T):
+    """As a batch of random windows, whose starts are all of 0..n-T-1 (CS336, assignment 1)."""
+    batches = TokenBatches(torch.arange(n), B, T)
+    rows = [next(batches) for _ in range(2000 * batches.batches_per_epoch)]
+    assert {start for inputs, _ in rows for start in inputs[:, 0].tolist()} == set(range(n - T))
+    assert max(int(targets.max()) for _, targets in rows) == n - 1
+
+
 def test_each_token_is_seen_in_the_long_run_and_at_any_place():
     batches = TokenBatches(torch.arange(200), batch_size=2, context_length=8)
     places = Counter()
     for _ in range(60 * batches.batches_per_epoch):
         inputs, _ = next(batches)
         places.update((token, place) for row in inputs.tolist() for place, token in enumerate(row))
-    assert {token for token, _ in places} >= set(range(7, 192))
+    assert {token for token, _ in places} == set(range(199))
     assert {place for token, place in places if token == 100} == set(range(8))
 
 

@@ -49,7 +49,8 @@ class TokenBatches:
     """Endless batches of (inputs, targets), each (B, T), cut from one row of token ids.
 
     The row is cut into windows of T tokens, shuffled anew each epoch and shifted by a random
-    offset, so every token is seen about once an epoch and not always at the same position.
+    offset, so every token is seen about once an epoch and not always at the same position. Every
+    second epoch is laid out from the end of the row: else its last tokens would be in no window.
     Batch number `position` depends on the seed and on nothing else: setting it resumes exactly.
 
     Raises ValueError when the row is too short for one batch.
@@ -65,8 +66,8 @@ class TokenBatches:
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             self.token_ids = torch.as_tensor(token_ids)
         self.batch_size, self.context_length, self.seed = batch_size, context_length, seed
-        windows = (len(self.token_ids) - context_length) // context_length
-        self.batches_per_epoch = windows // batch_size
+        self.windows = (len(self.token_ids) - context_length) // context_length
+        self.batches_per_epoch = self.windows // batch_size
         if self.batches_per_epoch < 1:
             needed = (batch_size + 1) * context_length
             raise ValueError(
@@ -80,9 +81,10 @@ class TokenBatches:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         offset = torch.randint(self.context_length, (1,), generator=generator)
         n_windows = self.batches_per_epoch * self.batch_size
-        windows = (len(self.token_ids) - self.context_length) // self.context_length
-        order = torch.randperm(windows, generator=generator)[:n_windows]
+        order = torch.randperm(self.windows, generator=generator)[:n_windows]
         self._starts = offset + order * self.context_length
+        if epoch % 2:
+            self._starts = len(self.token_ids) - 1 - self.context_length - self._starts
         self._epoch = epoch
 
     def __iter__(self):

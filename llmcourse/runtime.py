@@ -200,10 +200,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))  # a temporary file beside a link could lie on another disk
     mode = _mode_of(path)
-    ending = path.suffix if len(os.fsencode(path.suffix)) < 16 else ""  # np.save and savefig look at it
-    temporary = path.with_name(
-        f".{secrets.token_hex(8)}{ending}"
-    )  # `path.name` may be as long as a name can be
+    # `path.name` may be as long as a name can be; np.save and savefig look at its ending, and torch.save
+    # takes no name without something between two points.
+    ending = path.suffix if len(os.fsencode(path.suffix)) < 16 else ""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part{ending}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         temporary.touch(0o666 if mode is None else 0o600, exist_ok=False)

@@ -267,6 +267,14 @@ def test_the_temporary_name_keeps_the_ending(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("name", ["checkpoint", "checkpoint.pt", ".hidden", "two.dots.pt", "a.", "a" * 255])
+def test_torch_can_save_under_any_name(tmp_path, name):
+    """torch names its archive by what stands before the last point, and refuses to name it nothing."""
+    with atomic_write(tmp_path / name) as temporary:
+        torch.save({"step": 1}, temporary)
+    assert torch.load(tmp_path / name) == {"step": 1}
+
+
 @POSIX
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o755, 0o444])
 def test_the_permissions_of_an_existing_file_stay(tmp_path, mode):

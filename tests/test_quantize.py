@@ -1,6 +1,7 @@
 """Four-bit weights against the published table, direct search, and arithmetic."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -152,3 +153,82 @@ def test_a_quantized_model_stores_its_blocks_in_four_bits():
     assert not any(p.requires_grad for p in small.parameters())
     left = [name for name, m in small.named_modules() if isinstance(m, nn.Linear)]
     assert left == ["unembedding"]
+
+
+# ---- state ------------------------------------------------------------------------------------
+
+
+def quantized_gpt(seed=0, **options):
+    torch.manual_seed(seed)
+    return quantize_linears(GPT(ModelConfig(vocab_size=50, d_model=64, n_layers=2)).eval(), **options)
+
+
+KINDS = {
+    "double": {},
+    "one scale": dict(double=False),
+    "long blocks": dict(block=1024),
+    "int4": dict(levels=uniform_levels()),
+}
+
+
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+def test_the_state_holds_all_that_unpacks_the_weights(options):
+    """arXiv:2305.14314, sec. 3: the mean too; bitsandbytes-foundation/bitsandbytes#1946."""
+    one, two = quantized_gpt(0, **options), quantized_gpt(1, **options)
+    ids = torch.arange(20)[None]
+    wanted = one(ids)
+    assert not torch.equal(two(ids), wanted)
+    two.load_state_dict(one.state_dict())
+    assert torch.equal(two(ids), wanted)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(("there", "here"), list(itertools.permutations(KINDS, 2)))
+def test_a_state_of_another_kind_is_refused(there, here, strict):
+    """torch's copy_ casts without a word, so bytes would become scales."""
+    state = quantized_gpt(0, **KINDS[there]).state_dict()
+    with pytest.raises(RuntimeError, match=r"quantized with other options|size mismatch"):
+        quantized_gpt(1, **KINDS[here]).load_state_dict(state, strict=strict)
+
+
+def test_a_state_without_the_mean_is_refused_by_name():
+    """As double quantization was stored before; torch itself is silent with strict=False."""
+    model = quantized_gpt()
+    state = {name: part for name, part in model.state_dict().items() if not name.endswith("scale_mean")}
+    for strict in (True, False):
+        with pytest.raises(
+            RuntimeError, match=r"blocks\.0\.attention\.qkv\.scale_mean is not there in the state"
+        ):
+            model.load_state_dict(state, strict=strict)
+    rest = {name: part for name, part in state.items() if not name.startswith("blocks")}
+    assert model.load_state_dict(rest, strict=False).unexpected_keys == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_change_of_precision_leaves_codes_and_scales_as_they_are(dtype):
+    """As bitsandbytes' quant state: model.half() would round scales of scales to nothing."""
+    model = quantized_gpt()
+    before = {name: part.clone() for name, part in model.state_dict().items()}
+    layer, ids = model.blocks[0].mlp.up, torch.arange(20)[None]
+    weight = layer.weight
+    narrowed = model.to(dtype)
+    assert torch.equal(layer.weight, weight)
+    assert narrowed(ids).dtype == dtype
+    for name, part in narrowed.state_dict().items():
+        if part.dtype != dtype:
+            assert torch.equal(part, before[name]), name
+
+
+def test_more_levels_than_four_bits_name_are_refused():
+    for levels in (torch.linspace(-1, 1, 17), torch.tensor([0.0]), torch.tensor([1.0, -1.0])):
+        with pytest.raises(ValueError, match="four bits name 2 to 16 levels, which must ascend"):
+            quantize(torch.ones(64), levels)
+
+
+def test_a_model_that_cannot_be_quantized_stays_as_it_was():
+    model = GPT(ModelConfig(vocab_size=50, d_model=64, n_layers=2))
+    model.blocks[1].mlp.down.weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        quantize_linears(model)
+    assert not any(isinstance(module, QuantizedLinear) for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())

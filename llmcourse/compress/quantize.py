@@ -56,7 +56,8 @@ def nearest_level(values: Tensor, levels: Tensor) -> Tensor:
 class Quantized:
     """A tensor in 4 bits: two codes a byte, a scale for each block of G weights, and the levels.
 
-    With double quantization `scales` are bytes, and `scale_scales` and `scale_mean` undo that.
+    With double quantization `scales` are bytes, and `scale_scales` and `scale_mean` undo that: all
+    are needed to get the weights back.
     """
 
     codes: Tensor  # uint8 (N / 2,)
@@ -65,7 +66,7 @@ class Quantized:
     shape: torch.Size
     block: int
     scale_scales: Tensor | None = None  # float32 (N / (G · 256),)
-    scale_mean: float = 0.0
+    scale_mean: Tensor | None = None  # float32 ()
 
     def block_scales(self) -> Tensor:
         """Return the scale of each block as float32."""
@@ -86,8 +87,8 @@ def quantize(
     """Return `weight` in 4 bits: each block divided by its largest magnitude, then rounded to a level.
 
     `levels` are NF4 unless given. `double` stores the scales in 8 bits too, 256 at a time, after
-    their mean has been subtracted. Raises ValueError when blocks do not divide the weights evenly
-    or a weight is not finite.
+    their mean has been subtracted. Raises ValueError when blocks do not divide the weights evenly,
+    a weight is not finite, or there are more levels than four bits can name.
 
     Source: Dettmers et al. 2023, arXiv:2305.14314, sec. 2 (blocks) and 3 (NF4, double).
     """
@@ -99,11 +100,13 @@ def quantize(
     if not torch.isfinite(weight).all():
         raise ValueError("a weight is not finite: quantize a model that has been trained without NaN")
     levels = nf4_levels() if levels is None else levels
+    if not 2 <= len(levels) <= 16 or (levels.diff() <= 0).any():
+        raise ValueError(f"levels={levels.tolist()}: four bits name 2 to 16 levels, which must ascend")
     blocks = weight.detach().float().reshape(-1, block)  # (N / G, G)
     scales = blocks.abs().amax(dim=1)
-    scale_scales, mean, stored = None, 0.0, scales
+    scale_scales, mean, stored = None, None, scales
     if double:
-        mean = scales.mean().item()
+        mean = scales.mean()
         padded = F.pad(scales - mean, (0, -len(scales) % SCALE_BLOCK)).view(-1, SCALE_BLOCK)
         scale_scales = (padded.abs().amax(dim=1) / 127).clamp_min(1e-12)
         stored = (padded / scale_scales[:, None]).round().to(torch.int8).flatten()[: len(scales)]
@@ -124,38 +127,70 @@ def dequantize(quantized: Quantized) -> Tensor:
 class QuantizedLinear(nn.Module):
     """A frozen linear layer whose weight is stored in 4 bits and unpacked for each use.
 
-    Raises ValueError where `quantize` does.
+    All that unpacks it is in the state dict, and stays in float32 when the model is narrowed with
+    `half()` or `bfloat16()`. Raises ValueError where `quantize` does.
+
+    >>> sorted(QuantizedLinear(nn.Linear(64, 2, bias=False)).state_dict())
+    ['codes', 'levels', 'scale_mean', 'scale_scales', 'scales']
     """
+
+    PARTS = ("codes", "scales", "levels", "scale_scales", "scale_mean")  # of `Quantized`
 
     def __init__(self, linear: nn.Linear, double: bool = True, **options):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         q = quantize(linear.weight, double=double, **options)
-        self._layout = dict(shape=q.shape, block=q.block, scale_mean=q.scale_mean)
-        for name in ("codes", "scales", "levels", "scale_scales"):  # buffers follow model.to(device)
+        for name in self.PARTS:  # buffers follow model.to(device)
             self.register_buffer(name, getattr(q, name))
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
 
     @property
     def weight(self) -> Tensor:
         """The unpacked weight, (out, in) in float32; it is made anew at each call."""
-        parts = dict(codes=self.codes, scales=self.scales, levels=self.levels, scale_scales=self.scale_scales)
-        return dequantize(Quantized(**parts, **self._layout))
+        block = 2 * len(self.codes) // len(self.scales)
+        shape = torch.Size((self.out_features, self.in_features))
+        return dequantize(Quantized(shape=shape, block=block, **{n: getattr(self, n) for n in self.PARTS}))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
         return F.linear(x, self.weight.to(x.dtype), self.bias)
 
+    def _apply(self, fn, recurse=True):
+        """Take the parts along to another device, never to another dtype."""
+        exact = {name: getattr(self, name) for name in self.PARTS}
+        super()._apply(fn, recurse)
+        for name, part in exact.items():
+            if part is not None:
+                setattr(self, name, part.to(getattr(self, name).device))
+        return self
+
+    def _load_from_state_dict(self, state, prefix, meta, strict, missing, unexpected, errors):
+        """Refuse a state of other parts: torch would cast scales of 32 bits to the 8 bits of this layer."""
+        for name in self.PARTS if f"{prefix}codes" in state else ():
+            parts = state.get(prefix + name), getattr(self, name)
+            there, here = ("not there" if part is None else str(part.dtype) for part in parts)
+            if there != here:
+                errors.append(
+                    f"{prefix}{name} is {there} in the state and {here} in the model: quantized with other "
+                    "options, or by a version that left it out; quantize the original weights again"
+                )
+        super()._load_from_state_dict(state, prefix, meta, strict, missing, unexpected, errors)
+
 
 def quantize_linears(model: nn.Module, **options) -> nn.Module:
     """Replace every Linear inside the blocks of `model` by its 4-bit version, in place; freeze the rest.
 
-    The embedding, the norms and the output stay as they are, as in QLoRA.
+    The embedding, the norms and the output stay as they are, as in QLoRA. Raises ValueError where
+    `quantize` does; then the model stays as it was.
     """
+    found = [
+        (parent, name, QuantizedLinear(child, **options))
+        for block in model.blocks
+        for parent in list(block.modules())
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear)
+    ]
     model.requires_grad_(False)
-    for block in model.blocks:
-        for parent in list(block.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, nn.Linear):
-                    setattr(parent, name, QuantizedLinear(child, **options))
+    for parent, name, quantized in found:
+        setattr(parent, name, quantized)
     return model

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from llmcourse.attention import KVCache, MultiHeadAttention
 from llmcourse.positions import TokenShift, rotary_angles, shift, sinusoidal_positions
+from llmcourse.weights import refuse_two_ends
 
 CHOICES = {
     "norm": ("layer", "rms"),
@@ -198,10 +199,8 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
-        tables = range(config.embedding_shift)
-        self.shifted_embeddings = nn.ModuleList(
-            nn.Embedding(config.vocab_size, config.d_model) for _ in tables
-        )
+        tables = (nn.Embedding(config.vocab_size, config.d_model) for _ in range(config.embedding_shift))
+        self.shifted_embeddings = nn.ModuleList(tables)
         if config.positions == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.d_model)
         elif config.positions == "sinusoidal":
@@ -227,6 +226,7 @@ class GPT(nn.Module):
                 parameter.data.mul_(config.embedding_std / 0.02)
         if config.tied_embeddings:
             self.unembedding.weight = self.token_embedding.weight
+        self.register_load_state_dict_pre_hook(refuse_two_ends)
 
     @staticmethod
     def _initialize(module: nn.Module) -> None:

@@ -1,16 +1,16 @@
 """Weights in and out: our GPT <-> transformers' GPT-2 and Llama, and the course's checkpoints."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from llmcourse.data.manifest import course_data
+from llmcourse.folders import load_model
+from llmcourse.folders import save_model as save_model  # readers look for both here
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.runtime import atomic_write
 from llmcourse.tokenizer import BPETokenizer
+from llmcourse.weights import whole
 
 NO_SWITCHES = dict(qk_norm=False, scaled_embeddings=False, embedding_shift=0, token_shift=False,
                    value_embeddings=False, bigram_table=False, logit_cap=None)  # fmt: skip
@@ -144,12 +144,12 @@ def from_transformers(model_or_name) -> GPT:
 def to_transformers(model: GPT):
     """Return a transformers GPT2LMHeadModel or LlamaForCausalLM with our model's weights.
 
-    Raises ValueError, naming what is in the way, when the parts fit neither.
+    Raises ValueError, naming what is in the way, when the parts fit neither, or when the model holds
+    adapters or weights of four bits.
     """
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-    config = model.config
-    ours = model.state_dict()
+    config, ours = whole(model)
     state: dict[str, Tensor] = {}
     not_gpt2, not_llama = _differences(config, GPT2_PARTS), _differences(config, LLAMA_PARTS)
     if config.n_kv_heads not in (None, config.n_heads):
@@ -208,45 +208,6 @@ def to_transformers(model: GPT):
         )
     hf_model.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
     return hf_model.train(model.training)
-
-
-def save_model(folder: str | Path, model: GPT, tokenizer: BPETokenizer, dtype=torch.float16) -> None:
-    """Write model.safetensors (in `dtype`), config.json and tokenizer.json into `folder`."""
-    from safetensors.torch import save_file
-
-    folder = Path(folder)
-    state = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
-    if model.config.tied_embeddings:
-        del state["unembedding.weight"]
-    with atomic_write(folder / "model.safetensors") as temporary:
-        save_file(state, temporary)
-    with atomic_write(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(asdict(model.config), indent=1) + "\n")
-    tokenizer.save(folder / "tokenizer.json")
-
-
-def load_model(folder: str | Path) -> tuple[GPT, BPETokenizer]:
-    """Return the model, in float32 and ready to evaluate, and its tokenizer from `folder`.
-
-    Raises FileNotFoundError when a file is missing, ValueError when the two do not belong together.
-    """
-    from safetensors.torch import load_file
-
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no config.json: it is not a folder of save_model")
-    model = GPT(ModelConfig(**json.loads((folder / "config.json").read_text())))
-    tokenizer = BPETokenizer.load(folder / "tokenizer.json")
-    if tokenizer.vocab_size != model.config.vocab_size:
-        raise ValueError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens and the model "
-            f"{model.config.vocab_size}; they do not belong together, take both from one run"
-        )
-    state = load_file(folder / "model.safetensors")
-    if model.config.tied_embeddings:
-        state["unembedding.weight"] = state["token_embedding.weight"]
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    return model.eval(), tokenizer
 
 
 def course_stages() -> list[str]:

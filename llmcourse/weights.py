@@ -1,7 +1,13 @@
 """Weights on their way to a file and back: the same model, or a sentence that says why not."""
 
-from torch import nn
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+LOST = 0.01  # a tensor that changes by this share when it is rounded is no longer the same
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -26,3 +32,130 @@ def unwrap(module: nn.Module) -> nn.Module:
             module = module.module
         else:
             return module
+
+
+def plain_name(name: str) -> str:
+    """Return the name that a part has where nothing is compiled.
+
+    >>> plain_name("blocks.0._orig_mod.mlp.up.weight")
+    'blocks.0.mlp.up.weight'
+    """
+    return name.replace("_orig_mod.", "")
+
+
+def whole(model: nn.Module) -> tuple:
+    """Return (configuration, state): `GPT(configuration)` with that state is the same model.
+
+    The configuration says whether the two ends are one tensor now, whatever they were when the model
+    was built. Raises ValueError where a configuration cannot say what the model is: adapters that
+    are not merged, weights of four bits, parts of another shape or name, another kind of model.
+    """
+    model = unwrap(model)
+    if not hasattr(model, "unembedding"):
+        raise ValueError(f"{type(model).__name__} is no GPT of llmcourse: only its weights have a place here")
+    state = {plain_name(name): tensor for name, tensor in model.state_dict().items()}
+    parts = {name.rpartition(".")[2]: name.rpartition(".")[0] for name in reversed(state)}
+    if {"A", "B"} <= parts.keys():
+        raise ValueError(
+            f"{parts['A']} has an adapter: merge_lora makes it part of the weights, save_adapters writes "
+            "it to a file of its own"
+        )
+    if "codes" in parts:
+        raise ValueError(
+            f"{parts['codes']} has weights of four bits: save_checkpoint keeps them as they are; or save "
+            "the model from before quantize_linears, in float32: quantized again, it is the same"
+        )
+    with torch.device("meta"):  # shapes without memory, and without a draw of random numbers
+        wanted = {name: tensor.shape for name, tensor in type(model)(model.config).state_dict().items()}
+    found = {name: tensor.shape for name, tensor in state.items()}
+    if different := sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n)):
+        shapes = [tuple(s[different[0]]) if different[0] in s else "nothing" for s in (found, wanted)]
+        raise ValueError(
+            f"{different[0]} is {shapes[0]}, by the configuration {shapes[1]} ({len(different)} such parts): "
+            "build a model with the configuration that it has now, and give it these weights"
+        )
+    tied = model.unembedding.weight is model.token_embedding.weight
+    return replace(model.config, tied_embeddings=tied), state
+
+
+def rounded(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a copy of `tensor` in `dtype`, on the CPU. Raises ValueError where `dtype` cannot hold it.
+
+    float16 reaches from 6e-8 to 65,504: larger weights would become inf, smaller ones 0.
+
+    >>> rounded("w", torch.tensor([1.0, 70000.0]), torch.float16)
+    Traceback (most recent call last):
+    ...
+    ValueError: w, with values up to 7e+04, does not survive in torch.float16: use torch.float32
+    """
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point and tensor.is_floating_point()):
+        raise ValueError(f"{name} in {tensor.dtype} as {dtype}: weights are kept as floats, as torch.float32")
+    before = tensor.detach().cpu()
+    after = before.to(dtype, copy=True).contiguous()
+    if dtype == before.dtype:
+        return after
+    fine = torch.isfinite(before)
+    change, size = ((x.double() if x.dtype == torch.float64 else x.float())[fine] for x in (after, before))
+    change, size = (torch.linalg.vector_norm(x, dtype=torch.float64) for x in (change - size, size))
+    if not change <= LOST * size:
+        largest = before[fine].abs().max().item()
+        raise ValueError(
+            f"{name}, with values up to {largest:.2g}, does not survive in {dtype}: use {before.dtype}"
+        )
+    return after
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], where) -> None:
+    """Load `state` into `model`, all of it or nothing, with or without wrappers on either side.
+
+    Raises ValueError that begins with `where`, a path: for a part that is missing, or that the model
+    lacks, for another shape or kind of number, or a number that the model's precision cannot hold.
+    """
+    model = unwrap(model)
+    mine = {plain_name(name): tensor for name, tensor in model.state_dict().items()}
+    state = {plain_name(name): tensor for name, tensor in state.items()}
+    problems = [f"it lacks {name}" for name in mine if name not in state]
+    problems += [f"it has {name}, which the model lacks" for name in state if name not in mine]
+    for name in (name for name in mine if name in state):
+        there, here = state[name], mine[name]
+        if not (isinstance(there, Tensor) and isinstance(here, Tensor)):
+            continue  # an extra state of its module
+        if there.shape != here.shape:
+            problems.append(f"{name} is {tuple(there.shape)} there and {tuple(here.shape)} in the model")
+        elif there.is_floating_point() != here.is_floating_point():
+            problems.append(f"{name} is {there.dtype} there and {here.dtype} in the model")
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise ValueError(
+            f"{where} does not fit the model: {'; '.join(problems[:3])}{more}. Build the model as it was "
+            "when it was saved: the same configuration, adapters and quantization"
+        )
+    try:
+        for name, there in state.items():
+            if isinstance(there, Tensor) and there.is_floating_point() and there.dtype != mine[name].dtype:
+                rounded(name, there, mine[name].dtype)
+        names = {plain_name(name): name for name in model.state_dict()}
+        model.load_state_dict({names[name]: tensor for name, tensor in state.items()})
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def refuse_two_ends(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *_) -> None:
+    """Before a state is loaded: raise ValueError if it holds two values for what is one tensor.
+
+    torch would load one after the other, and keep the last without a word. A hook for
+    `register_load_state_dict_pre_hook`.
+    """
+    names = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(prefix + name)
+    for one, *others in names.values():
+        for other in others:
+            a, b = state.get(one), state.get(other)
+            if a is None or b is None or a is b or a.data_ptr() == b.data_ptr() or a.shape != b.shape:
+                continue
+            if not torch.allclose(a, b.to(a), rtol=0, atol=0, equal_nan=True):
+                raise ValueError(
+                    f"{one} and {other} are one tensor in the model, and differ in what is loaded: build "
+                    "the model with tied_embeddings=False"
+                )

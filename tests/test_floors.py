@@ -43,6 +43,7 @@ FLOORS = [  # a module may import modules of its own floor or below, never above
         "generate",
         "decode",
         "training",
+        "folders",
         "pretrained",
         "encoders",
         "classify",

@@ -280,7 +280,7 @@ def test_files_name_their_encoding():
     for folder in ("llmcourse", "tools", "benchmarks", "tests"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             source = path.read_text(encoding="utf-8")
-            if path.name != "pretrained.py" and suspicious.search(source) and without_encoding(source):
+            if suspicious.search(source) and without_encoding(source):
                 found[path.name] = without_encoding(source)
     assert found == {}
 

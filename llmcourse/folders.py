@@ -1,0 +1,87 @@
+"""A model in a folder: weights, configuration and tokenizer, which belong together."""
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from llmcourse.model import GPT, ModelConfig
+from llmcourse.runtime import atomic_write
+from llmcourse.tokenizer import BPETokenizer
+from llmcourse.weights import load_state, rounded, whole
+
+
+def save_model(folder: str | Path, model: GPT, tokenizer: BPETokenizer, dtype=torch.float16) -> None:
+    """Write model.safetensors (in `dtype`), config.json and tokenizer.json into `folder`.
+
+    The model may have more rows than the tokenizer has tokens, as when a vocabulary is padded to a
+    round number. Raises ValueError, before anything is written, for what would not come back: fewer
+    rows than tokens, adapters, weights of four bits, weights that `dtype` cannot hold.
+    """
+    config, state = whole(model)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens and the model {config.vocab_size}: they do "
+            "not belong together, take both from one run"
+        )
+    if config.tied_embeddings:
+        del state["unembedding.weight"]
+    state = {name: rounded(name, tensor, dtype) for name, tensor in state.items()}
+    names = ("tokenizer.json", "config.json", "model.safetensors")
+    with (
+        atomic_write(Path(folder) / names[2]) as weights,
+        atomic_write(Path(folder) / names[1]) as configuration,
+        atomic_write(Path(folder) / names[0]) as tokens,
+    ):
+        save_file(state, weights, {"tokens": str(tokenizer.vocab_size)})
+        configuration.write_text(json.dumps(asdict(config), indent=1) + "\n", encoding="utf-8")
+        tokenizer.save(tokens)
+
+
+def load_model(folder: str | Path) -> tuple[GPT, BPETokenizer]:
+    """Return the model, in float32 and ready to evaluate, and its tokenizer from `folder`.
+
+    Raises FileNotFoundError when a file is missing, ValueError when one is damaged or of another
+    program, or when they do not belong together.
+    """
+    folder = Path(folder)
+    model = GPT(_read_config(folder))
+    tokenizer = BPETokenizer.load(folder / "tokenizer.json")
+    path = folder / "model.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tokens = int((file.metadata() or {}).get("tokens", model.config.vocab_size))
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is no safetensors file, or cut short ({error}): copy it or save it again"
+        ) from error
+    if tokenizer.vocab_size != tokens:
+        raise ValueError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens and the model {tokens}; they do "
+            "not belong together, take both from one run"
+        )
+    if model.config.tied_embeddings and "token_embedding.weight" in state:
+        state.setdefault("unembedding.weight", state["token_embedding.weight"])
+    load_state(model, state, path)
+    return model.eval(), tokenizer
+
+
+def _read_config(folder: Path) -> ModelConfig:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no config.json: it is not a folder of save_model")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # an editor may have put a mark first
+        if "model_type" in content:
+            raise ValueError(
+                f"this is a model of transformers, read it with from_transformers({str(folder)!r})"
+            )
+        if unknown := content.keys() - {field.name for field in fields(ModelConfig)}:
+            raise ValueError(f"{sorted(unknown)} are no fields of this version of llmcourse")
+        return ModelConfig(**content)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no configuration of save_model: {error}") from error

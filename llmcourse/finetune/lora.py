@@ -6,7 +6,9 @@ Dimensions: r rank; a weight is (out, in), A is (r, in), B is (out, r).
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -16,15 +18,26 @@ from torch import Tensor, nn
 
 from llmcourse.model import GPT
 from llmcourse.runtime import atomic_write
+from llmcourse.weights import plain_name, unwrap
 
 TARGETS = ("attention.qkv", "attention.out", "mlp.up", "mlp.down")  # every matrix of a block
+FOR_TRAINING = ("tied_embeddings", "dropout", "zero_init", "embedding_std")  # say nothing about the weights
+
+
+def _check_rank(layer: nn.Module, rank: int) -> None:
+    widest = min(layer.in_features, layer.out_features)
+    if not 1 <= rank <= widest:
+        raise ValueError(
+            f"rank={rank}: a matrix of {layer.out_features} x {layer.in_features} has ranks 1 to {widest}"
+        )
 
 
 class LoRALinear(nn.Module):
     """A frozen linear layer plus a trained correction: y = x Wᵀ + b + (alpha / r) x Aᵀ Bᵀ.
 
     A begins random and B at zero, so at first nothing changes. `base` has `in_features`,
-    `out_features` and `weight`: a Linear, or one with a quantized weight.
+    `out_features` and `weight`: a Linear, or one with a quantized weight. A and B are float32, whatever
+    the precision of the base, and what comes out has the precision of the base, as in peft.
     Raises ValueError unless 1 <= rank <= min(in_features, out_features).
 
     >>> layer = LoRALinear(nn.Linear(6, 4), rank=2)
@@ -36,27 +49,26 @@ class LoRALinear(nn.Module):
 
     def __init__(self, base: nn.Module, rank: int, alpha: float = 16.0):
         super().__init__()
-        widest = min(base.in_features, base.out_features)
-        if not 1 <= rank <= widest:
-            raise ValueError(
-                f"rank={rank}: a matrix of {base.out_features} x {base.in_features} has ranks 1 to {widest}"
-            )
-        self.base, self.scale = base.requires_grad_(False), alpha / rank
+        _check_rank(base, rank)
+        self.base = base.requires_grad_(False)
         device = next(iter((*base.parameters(), *base.buffers()))).device
+        self.register_buffer("scale", torch.tensor(alpha / rank, device=device))
         self.A = nn.Parameter(torch.empty(rank, base.in_features, device=device))
         self.B = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # as in nn.Linear
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
-        return self.base(x) + self.scale * (x @ self.A.T @ self.B.T)
+        y = self.base(x)
+        return (y + self.scale * (x.to(self.A.dtype) @ self.A.T @ self.B.T)).to(y.dtype)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """Return one ordinary layer with the weight W + (alpha / r) B A."""
+        """Return one ordinary layer with the weight W + (alpha / r) B A, in the precision of W."""
+        W = self.base.weight
         bias = getattr(self.base, "bias", None)
         linear = nn.Linear(self.base.in_features, self.base.out_features, bias is not None)
-        linear.weight = nn.Parameter(self.base.weight + self.scale * self.B @ self.A)
+        linear.weight = nn.Parameter((W + self.scale * self.B @ self.A).to(W.dtype))
         if bias is not None:
             linear.bias = nn.Parameter(bias.clone())
         return linear
@@ -67,66 +79,118 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
+def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every module by each of its names: one that stands in two places has two."""
+    for name, module in unwrap(model).named_modules(remove_duplicate=False):
+        yield plain_name(name), module
+
+
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     """Return the adapted layers of `model` by their names."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
+    return {name: module for name, module in _named_modules(model) if isinstance(module, LoRALinear)}
+
+
+def _refuse_adapters(model: nn.Module) -> None:
+    if lora_layers(model):
+        raise ValueError("the model has adapters already: merge_lora first, or take a fresh copy")
+
+
+def _adaptable(model: nn.Module) -> dict[str, nn.Module]:
+    return {n: m for n, m in _named_modules(model) if hasattr(m, "in_features") and hasattr(m, "weight")}
 
 
 def add_lora(model: GPT, rank: int = 8, alpha: float = 16.0, targets: Sequence[str] = TARGETS) -> GPT:
     """Freeze `model` and put a correction beside every layer whose name ends in one of `targets`.
 
-    Works in place and returns the model. Raises ValueError when no layer matches, when the model
-    has adapters already, or for a rank that a layer cannot have; then the model stays as it was.
+    Works in place and returns the model. Raises ValueError when a target matches no layer, when the
+    model has adapters already, or for a rank that a layer cannot have; then the model stays as it was.
     """
-    if lora_layers(model):
-        raise ValueError("the model has adapters already: merge_lora first, or take a fresh copy")
-    wanted = {n: m for n, m in model.named_modules() if n.endswith(tuple(targets)) and hasattr(m, "weight")}
-    if not wanted:
-        raise ValueError(f"targets={tuple(targets)} match no layer: the usual ones are {TARGETS}")
-    adapted = {name: LoRALinear(module, rank, alpha) for name, module in wanted.items()}
+    _refuse_adapters(model)
+    layers, wanted = _adaptable(model), {}
+    targets = (targets,) if isinstance(targets, str) else tuple(targets)
+    for target in targets or ("",):
+        found = {name: layer for name, layer in layers.items() if f".{name}".endswith(f".{target}")}
+        if not found:
+            able = sorted({re.sub(r"^blocks\.\d+\.", "", name) for name in layers})
+            raise ValueError(f"targets={targets}: {target!r} matches no layer: choose from {able}")
+        wanted |= found
+    wanted = {name: layer for name, layer in layers.items() if name in wanted}  # in the model's order
+    for layer in wanted.values():
+        _check_rank(layer, rank)
+    adapted = {id(layer): LoRALinear(layer, rank, alpha) for layer in wanted.values()}
     model.requires_grad_(False)
-    for name, layer in adapted.items():
-        _replace(model, name, layer)
+    for name, layer in wanted.items():
+        _replace(unwrap(model), name, adapted[id(layer)])
     return model
 
 
 def lora_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
     """Yield every A and B: what an optimizer is given, and what a file of adapters holds."""
-    for layer in lora_layers(model).values():
+    for layer in {id(layer): layer for layer in lora_layers(model).values()}.values():
         yield from (layer.A, layer.B)
 
 
 def merge_lora(model: GPT) -> GPT:
-    """Add every correction to its weight, in place: the same outputs, no extra time, no adapters."""
-    for name, layer in lora_layers(model).items():
-        _replace(model, name, layer.merged())
+    """Add every correction to its weight, in place: the same outputs, no extra time, no adapters.
+
+    A tied output that had a correction is a matrix of its own afterwards, and the configuration
+    says so. In half precision the sum is rounded: merge in float32 where that matters.
+    """
+    inner, layers = unwrap(model), lora_layers(model)
+    merged = {id(layer): layer.merged() for layer in layers.values()}
+    for name, layer in layers.items():
+        linear = merged[id(layer)]
+        if not isinstance(layer.base.weight, nn.Parameter):  # quantized, and unpacked in float32
+            linear.to(inner.token_embedding.weight.dtype)
+        _replace(inner, name, linear)
+    tied = inner.unembedding.weight is inner.token_embedding.weight
+    inner.config = replace(inner.config, tied_embeddings=tied)
     return model.requires_grad_(True)
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a hash of the shapes and of the embedding: adapters fit the one base they grew on."""
-    config = json.dumps({name: str(value) for name, value in vars(model.config).items()}, sort_keys=True)
-    embedding = model.token_embedding.weight.detach().cpu().half().numpy().tobytes()
-    return hashlib.sha256(config.encode() + embedding).hexdigest()[:16]
+    """Return a hash of the configuration and of every weight: adapters fit the one base they grew on.
+
+    Weights count as float16 holds them, so a base that was saved so and loaded is the same, on any
+    device. Adapters that the model has already do not count.
+    """
+    config = vars(unwrap(model).config).items()
+    usual = {field.name: field.default for field in fields(unwrap(model).config)}
+    told = {n: str(value) for n, value in config if n not in FOR_TRAINING and value != usual[n]}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    adapters = {f"{name}.{part}" for name in lora_layers(model) for part in ("A", "B", "scale")}
+    state = {plain_name(name): tensor for name, tensor in unwrap(model).state_dict().items()}
+    for name in sorted(state.keys() - adapters, key=lambda name: name.replace(".base.", ".")):
+        tensor = state[name].detach().cpu()
+        tensor = tensor.half() if tensor.is_floating_point() else tensor
+        digest.update(name.replace(".base.", ".").encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def save_adapters(path: str | Path, model: GPT) -> None:
     """Write every A and B to one safetensors file, with alpha, rank and the base's fingerprint.
 
-    Raises ValueError when the model has no adapters.
+    Raises ValueError when the model has no adapters, or more than such a file holds: other weights
+    that are trained along, or adapters of several ranks.
     """
     layers = lora_layers(model)
     if not layers:
         raise ValueError("the model has no adapters to save: add_lora first, and do not merge before")
-    tensors = {f"{n}.{part}": getattr(m, part).detach().cpu() for n, m in layers.items() for part in "AB"}
-    first = next(iter(layers.values()))
-    metadata = {
-        "rank": str(first.A.shape[0]),
-        "alpha": repr(first.scale * first.A.shape[0]),
-        "base": fingerprint(model),
-    }
+    ours = {id(parameter) for parameter in lora_parameters(model)}
+    trained = [plain_name(n) for n, p in model.named_parameters() if p.requires_grad and id(p) not in ours]
+    if trained:
+        raise ValueError(
+            f"{trained[0]} ({len(trained)} such) is trained along and has no place in a file of adapters: "
+            "merge_lora and save_model, or freeze it if it did not change"
+        )
+    kinds = {(len(layer.A), layer.scale.item()) for layer in layers.values()}
+    if len(kinds) > 1:
+        raise ValueError(f"adapters of several (rank, alpha / rank), {sorted(kinds)}: a file holds one kind")
+    [(rank, scale)] = kinds
+    metadata = {"rank": str(rank), "alpha": repr(scale * rank), "fingerprint": fingerprint(model)}
+    tensors = {f"{n}.{part}": getattr(m, part).detach() for n, m in layers.items() for part in "AB"}
     with atomic_write(path) as temporary:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata)
+        save_file({name: t.cpu().clone().contiguous() for name, t in tensors.items()}, temporary, metadata)
 
 
 def load_adapters(path: str | Path, model: GPT) -> GPT:
@@ -138,21 +202,33 @@ def load_adapters(path: str | Path, model: GPT) -> GPT:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there are no adapters at {path}: save_adapters writes them")
+    _refuse_adapters(model)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError:
         metadata = {}
-    if not {"rank", "alpha", "base"} <= metadata.keys():
-        raise ValueError(f"{path} holds no adapters of save_adapters: it has no rank, alpha and base")
-    if metadata["base"] != fingerprint(model):
+    if {"rank", "alpha", "base"} <= metadata.keys():
         raise ValueError(
-            f"{path} belongs to another base model (fingerprint {metadata['base']}, this one has "
+            f"{path} was written by a version that looked at the embedding only, so its base cannot be "
+            "known: load it there, merge_lora and save_model; or train it again"
+        )
+    if not {"rank", "alpha", "fingerprint"} <= metadata.keys():
+        raise ValueError(f"{path} holds no adapters of save_adapters: no rank, alpha and fingerprint")
+    if metadata["fingerprint"] != fingerprint(model):
+        raise ValueError(
+            f"{path} belongs to another base model (fingerprint {metadata['fingerprint']}, this one has "
             f"{fingerprint(model)}): load the checkpoint and tokenizer that the adapters were trained on"
         )
-    names = sorted({name.rpartition(".")[0] for name in tensors})
-    add_lora(model, int(metadata["rank"]), float(metadata["alpha"]), targets=names)
+    rank, layers = int(metadata["rank"]), _adaptable(model)
+    wanted = {}
+    for name in sorted({name.rpartition(".")[0] for name in tensors} & layers.keys()):
+        wanted[f"{name}.A"] = (rank, layers[name].in_features)
+        wanted[f"{name}.B"] = (layers[name].out_features, rank)
+    if not wanted or wanted != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
+        raise ValueError(f"{path} is damaged: it should hold an A and a B of rank {rank} for each layer")
+    add_lora(model, rank, float(metadata["alpha"]), sorted({name[:-2] for name in wanted}))
     with torch.no_grad():
         for name, layer in lora_layers(model).items():
             layer.A.copy_(tensors[f"{name}.A"])

@@ -7,9 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from llmcourse.compress.quantize import quantize_linears
 from llmcourse.data.batches import IGNORE
 from llmcourse.data.corpora import Play, plain_text, stand_in_plays
 from llmcourse.data.manifest import course_data
+from llmcourse.finetune.lora import add_lora
 from llmcourse.finetune.sft import (
     ASSISTANT,
     CHAT_TEMPLATE,
@@ -23,6 +25,7 @@ from llmcourse.finetune.sft import (
     pad_chats,
     respond,
     right_answers,
+    token_tables,
 )
 from llmcourse.finetune.tasks import (
     CHOOSE,
@@ -103,6 +106,77 @@ def test_old_logits_stay_and_the_originals_are_not_touched(tokenizer, tied):
     assert (torch.cdist(new, new) + torch.eye(3)).min() > 0.1 * old.norm(dim=1).mean()
     text = PLAY + "<|user|> and 你好"
     assert larger.encode(text) == tokenizer.encode(text)
+
+
+TABLES = {
+    "shifted": dict(embedding_shift=2),
+    "values": dict(value_embeddings=True, n_kv_heads=2),
+    "bigrams": dict(bigram_table=True),
+    "all": dict(embedding_shift=1, value_embeddings=True, bigram_table=True, tied_embeddings=False),
+    "other parts": dict(token_shift=True, qk_norm=True, logit_cap=5.0, positions="learned", norm="layer"),
+    "a narrow width": dict(d_model=8, n_heads=2),
+}
+
+
+@pytest.mark.parametrize("options", TABLES.values(), ids=TABLES)
+def test_every_table_that_knows_tokens_grows(tokenizer, options):
+    """huggingface/transformers#45324: old logits stay, and new tokens can be read and written at each table."""
+    V = tokenizer.vocab_size
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(V, **(dict(context_length=16, d_model=32, n_layers=2) | options))).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    grown, larger = add_special_tokens(model, tokenizer)
+    ids = torch.randint(V, (2, 16))
+    assert torch.allclose(grown(ids)[..., :V], model(ids), atol=1e-5)
+    assert grown.config.vocab_size == larger.vocab_size == V + 3
+    grows = {name for name, p in grown.named_parameters() if p.shape != model.get_parameter(name).shape}
+    assert grows >= {name for name, p in model.named_parameters() if V in p.shape}
+    new = torch.tensor([[V, V + 1, V + 2]])
+    grown.zero_grad()
+    grown(new)[..., V:].square().sum().backward()
+    for name in grows:  # each is used: the gradient reaches its new rows
+        assert (grown.get_parameter(name).grad[V:].abs().sum(1) > 0).any(), name
+    for table in token_tables(model.config):
+        if table != "bigram_logits.weight":
+            rows = grown.get_parameter(table).detach()
+            assert 0.5 < rows[V:].std() / rows[:V].std() < 2, table
+            assert torch.cdist(rows[V:], rows[V:]).fill_diagonal_(1).min() > 0, table
+
+
+def test_the_mean_stands_for_new_tokens_in_the_bigram_table(tokenizer):
+    V = tokenizer.vocab_size
+    model = GPT(ModelConfig(V, context_length=8, d_model=16, n_layers=1, bigram_table=True))
+    old = model.bigram_logits.weight.detach()
+    new = add_special_tokens(model, tokenizer)[0].bigram_logits.weight.detach()
+    assert torch.equal(new[:V, :V], old)
+    assert torch.allclose(new[:V, V:], old.mean(1, keepdim=True).expand(V, 3), atol=1e-7)
+    assert torch.allclose(new[V:, :V], old.mean(0).expand(3, V), atol=1e-7)
+    assert torch.allclose(new[V:, V:], old.mean().expand(3, 3), atol=1e-7)
+
+
+def test_what_grows_is_kept_or_refused_by_name(tokenizer):
+    def fresh(**options):
+        torch.manual_seed(0)
+        return GPT(ModelConfig(tokenizer.vocab_size, context_length=8, d_model=64, n_layers=1, **options))
+
+    narrow = add_special_tokens(fresh().bfloat16(), tokenizer)[0]
+    assert {p.dtype for p in narrow.parameters()} == {torch.bfloat16}
+    compiled = add_special_tokens(torch.compile(fresh(), backend="eager"), tokenizer)[0]
+    expected = add_special_tokens(fresh(), tokenizer)[0]
+    assert all(torch.equal(a, b) for a, b in zip(compiled.parameters(), expected.parameters(), strict=True))
+    merged = fresh()
+    merged.unembedding.weight = torch.nn.Parameter(2 * merged.unembedding.weight.detach())
+    ids = torch.arange(8)[None]
+    assert torch.allclose(add_special_tokens(merged, tokenizer)[0](ids)[..., :-3], merged(ids), atol=1e-5), (
+        "two ends"
+    )
+    with pytest.raises(ValueError, match=r"attention\.qkv has an adapter: merge_lora"):
+        add_special_tokens(add_lora(fresh()), tokenizer)
+    with pytest.raises(ValueError, match="has weights of four bits"):
+        add_special_tokens(quantize_linears(fresh()), tokenizer)
+    with pytest.raises(ValueError, match="each name once"):
+        add_special_tokens(fresh(), tokenizer, ("<|a|>", "<|a|>"))
 
 
 def test_growing_twice_or_with_another_tokenizer_is_refused(pair, tokenizer):

@@ -3,7 +3,6 @@
 Dimensions: B batch, T time, V vocabulary, C width.
 """
 
-import copy
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from llmcourse.data.batches import IGNORE
 from llmcourse.generate import generate
-from llmcourse.model import GPT
+from llmcourse.model import GPT, ModelConfig
 from llmcourse.tokenizer import BPETokenizer
+from llmcourse.weights import unwrap, whole
 
 USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
 ROLES = {"user": USER, "assistant": ASSISTANT}
@@ -31,33 +31,63 @@ def add_special_tokens(
 ) -> tuple[GPT, BPETokenizer]:
     """Return copies of model and tokenizer whose vocabulary has the `names` at its end.
 
-    Logits of the old tokens stay as they were. A new row is the mean of the old rows plus noise of
-    their spread: as long as the others, so that frozen it can still be told from them.
-    Raises ValueError when the two do not belong together or a name exists already.
+    Every table that has a place for each token grows: embeddings, those of earlier tokens and of
+    values, the bigram table (both ways), the output. Logits of the old tokens stay as they were. A
+    new row is the mean of the old rows plus noise of their spread: as long as the others, so that
+    frozen it can still be told from them; new logits of the bigram table are the mean alone.
+    Raises ValueError when the two do not belong together (one has more tokens), a name exists
+    already or stands twice, or the model holds adapters or weights of four bits.
     """
-    if tokenizer.vocab_size != model.config.vocab_size:
+    config, state = whole(model)
+    old = tokenizer.vocab_size
+    if old != config.vocab_size:
         raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens and the model {model.config.vocab_size}: "
+            f"the tokenizer has {old} tokens and the model {config.vocab_size}: "
             "they do not belong together, take both from one run"
         )
     if known := [name for name in names if name in tokenizer.special_tokens]:
         raise ValueError(f"{known} are special tokens already: leave them out")
-    old = tokenizer.vocab_size
+    if len(set(names)) < len(names):
+        raise ValueError(f"names={list(names)}: each name once")
     special = {**tokenizer.special_tokens, **{name: old + i for i, name in enumerate(names)}}
     token_bytes = [*tokenizer.token_bytes, *(name.encode() for name in names)]
     larger = BPETokenizer(token_bytes, dict(tokenizer.merges), special, tokenizer.pattern)
-    grown = GPT(replace(model.config, vocab_size=larger.vocab_size))
-    state = copy.deepcopy(model.state_dict())
+    grown = GPT(replace(config, vocab_size=larger.vocab_size))
     generator = torch.Generator().manual_seed(seed)
-    for name in ("token_embedding.weight", "unembedding.weight"):
-        rows = state[name].cpu()  # (V, C)
-        noise = torch.randn(len(names), rows.shape[1], generator=generator)
-        state[name] = torch.cat([rows, rows.mean(0) + rows.std(0) * noise])
-    if model.config.tied_embeddings:
+    for name in token_tables(config):
+        table, n = state[name].cpu(), len(names)
+        if name == "bigram_logits.weight":  # (V, V)
+            state[name] = with_new_rows(with_new_rows(table, n).T, n).T
+        else:  # (V, C)
+            state[name] = with_new_rows(table, n, generator)
+    if config.tied_embeddings:
         state["unembedding.weight"] = state["token_embedding.weight"]
     grown.load_state_dict(state)
-    device = model.token_embedding.weight.device
-    return grown.to(device).train(model.training), larger
+    weight = unwrap(model).token_embedding.weight
+    return grown.to(weight.device, weight.dtype).train(model.training), larger
+
+
+def token_tables(config: ModelConfig) -> list[str]:
+    """Return the names of all tensors of `GPT(config)` that have a row for each token.
+
+    >>> token_tables(ModelConfig(vocab_size=10, embedding_shift=1))
+    ['token_embedding.weight', 'shifted_embeddings.0.weight', 'unembedding.weight']
+    """
+    with torch.device("meta"):  # shapes alone: the rows of these are one more with one more token
+        less, more = (GPT(replace(config, vocab_size=config.vocab_size + i)).state_dict() for i in (0, 1))
+    return [name for name in less if less[name].shape != more[name].shape]
+
+
+def with_new_rows(table: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+    """Return `table` (V, C) with n rows more: their mean, plus noise of their spread if there is a `generator`.
+
+    >>> with_new_rows(torch.tensor([[1.0], [3.0]]), n=2).flatten().tolist()
+    [1.0, 3.0, 2.0, 2.0]
+    """
+    new = table.mean(0).expand(n, -1)
+    if generator is not None:
+        new = new + table.std(0) * torch.randn(n, table.shape[1], generator=generator)
+    return torch.cat([table, new.to(table.dtype)])
 
 
 def encode_chat(

@@ -28,6 +28,7 @@ SCALES = ("laptop", "t4")
 INLINE = "module://matplotlib_inline.backend_inline"  # what a notebook's kernel chooses by itself
 WRITES_FILES = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")  # matplotlib's other silent backends
 PAUSES = (0.1, 0.3, 1.0) if os.name == "nt" else ()  # seconds before another try to replace a file
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, size of a file
 _scale = "laptop"  # what set_up chose last; see current_scale
 
 
@@ -190,7 +191,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     A crash, a full disk or an interrupt leaves the old file as it was and no half-written one. A
     link stays, and the file that it names is replaced. An existing file keeps its permissions.
-    Raises OSError, before the block runs, where `path` is a folder or a device, or cannot be written.
+    Raises OSError, before the block runs, where `path` is a folder or a device, or cannot be written;
+    and where the disk is full, whatever the block raised: few libraries name the disk or a remedy.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "note.txt"
@@ -217,14 +219,25 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
                 temporary.chmod(mode)
         _replace(temporary, path)
     except Exception as error:
-        with contextlib.suppress(OSError):
-            if shutil.disk_usage(path.parent).free < 2**20:  # torch names neither the disk nor a remedy
-                error.add_note(f"the disk of {path.parent} is full: free some space, then do it again")
+        if (full := _full_disk(temporary, path)) is not None:
+            raise full from error
         raise
     finally:
         with contextlib.suppress(OSError):  # on Windows a program may still hold it
             temporary.unlink(missing_ok=True)
     keeping.after_write(path)
+
+
+def _full_disk(temporary: Path, path: Path) -> OSError | None:
+    """Return an error with a remedy if no more can be written: a full disk, a quota, a limit of file size."""
+    try:
+        with temporary.open("ab") as file:
+            file.write(bytes(2**20))
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            words = f"{error.strerror}: free some space on the disk of {path.parent}, or choose another path"
+            return OSError(error.errno, f"{words}; the file was left as it was", str(path))
+    return None
 
 
 def _mode_of(path: Path) -> int | None:

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm.auto import tqdm
 
-from llmcourse.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
+from llmcourse.checkpoint import random_state, save_checkpoint, set_random_state
 from llmcourse.data.batches import IGNORE
+from llmcourse.inputs import number, whole
 from llmcourse.losses import cross_entropy
 from llmcourse.optim import parameter_groups
+from llmcourse.resume import begin_run, describe
 from llmcourse.runtime import someone_is_watching
 from llmcourse.schedules import Schedule, constant
 
@@ -77,11 +79,12 @@ def train(
     logit need grow without end (Szegedy et al. 2015, arXiv:1512.00567, sec. 7). `dtype` is the
     precision of matrix products (float16 adds loss scaling). `evaluate(model)` runs every
     `eval_every` steps and after the last. `checkpoint` is written every `checkpoint_every` steps,
-    after the last, and when you stop or interrupt it; `resume=True` goes on from it, if it is
+    after the last, and when you stop it or an error does; `resume=True` goes on from it, if it is
     there: exactly, where `batches` has a `state_dict`, as TokenBatches has; another source starts
-    again from its beginning.
+    again from its beginning. Arguments that you change, such as `lr`, count from then on.
 
-    Raises ValueError for bad arguments, FloatingPointError when the loss or a gradient is not finite.
+    Raises ValueError for bad arguments and another run's checkpoint, OSError before the first step
+    if it cannot be written, FloatingPointError when the loss or a gradient is not finite.
 
     >>> from llmcourse.model import GPT, ModelConfig
     >>> ids = torch.arange(8).repeat(4, 1)
@@ -89,28 +92,25 @@ def train(
     >>> [step.step for step in train(model, [(ids[:, :-1], ids[:, 1:])], steps=2)]
     [1, 2]
     """
-    if steps < 1 or accumulate < 1:
-        raise ValueError(f"steps={steps} and accumulate={accumulate} must be at least 1")
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"label_smoothing={label_smoothing}: must be in [0, 1); 0 is none, 0.1 is usual")
+    check_counts(steps=steps, accumulate=accumulate, eval_every=eval_every, checkpoint_every=checkpoint_every)
+    check_arguments(model, optimizer, lr, weight_decay, betas, clip, label_smoothing, dtype)
+    if checkpoint is None and (resume or checkpoint_every):
+        raise ValueError("resume and checkpoint_every need a file: give checkpoint=PATH")
     device = next(model.parameters()).device
     if optimizer is None:
         groups = parameter_groups(model, weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
+    set_initial_rates(optimizer)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    parts = dict(optimizer=optimizer, scaler=scaler)
+    parts, given = dict(optimizer=optimizer, scaler=scaler), describe(model, optimizer)
     if hasattr(batches, "state_dict"):
         parts["batches"] = batches
-    done, tokens, seconds = 0, 0, 0.0
-    if resume and checkpoint is not None and Path(checkpoint).exists():
-        numbers = load_checkpoint(checkpoint, model, **parts)
-        done, tokens, seconds = numbers["step"], numbers["tokens"], numbers["seconds"]
+    done, tokens, seconds = begin_run(checkpoint, resume, model, steps, given, **parts)
 
     def save() -> None:
         if checkpoint is not None:
-            save_checkpoint(checkpoint, model, **parts, step=done, tokens=tokens, seconds=seconds)
+            numbers = dict(given=given, step=done, tokens=tokens, seconds=seconds)
+            save_checkpoint(checkpoint, model, **parts, **numbers)
 
     source = endless(batches)
     bar = tqdm(total=steps, initial=done, unit="step", leave=False, disable=not someone_is_watching())
@@ -121,9 +121,9 @@ def train(
         while done < steps:
             began = time.perf_counter()
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * schedule(done)
+                group["lr"] = group["last_lr"] = group["initial_lr"] * schedule(done)
             before = batches.state_dict() if "batches" in parts else None, random_state()
-            micro_batches = [next(source) for _ in range(accumulate)]
+            micro_batches = [next(source) for _ in range(int(accumulate))]
             loss, counted = accumulate_gradients(model, micro_batches, device, dtype, scaler, label_smoothing)
             scaler.unscale_(optimizer)
             grad_norm = clip_gradients(model, clip)
@@ -150,8 +150,8 @@ def train(
             bar.update()
             lr_now = optimizer.param_groups[0]["lr"]
             yield Step(done, loss, lr_now, grad_norm, tokens, seconds, validation_loss)
-    except (GeneratorExit, KeyboardInterrupt):  # stopped early: go back to the last whole step
-        if saved != done and not updating:
+    except BaseException as error:  # stopped early: go back to the last whole step
+        if saved != done and not updating and not isinstance(error, FloatingPointError):
             if before is not None:
                 place, random = before
                 set_random_state(random)
@@ -161,6 +161,49 @@ def train(
         raise
     finally:
         bar.close()
+
+
+def check_counts(**counts: int | None) -> None:
+    """Raise ValueError for a number of steps or batches that is not whole and at least 1, or None."""
+    for name, count in counts.items():
+        if count is not None:
+            whole(count, name)
+
+
+def check_arguments(model, optimizer, lr, weight_decay, betas, clip, label_smoothing, dtype) -> None:
+    """Raise ValueError for an argument of `train` with which a run would fail late, or learn nothing."""
+    number(lr, "lr", low=0.0, wanted="a number that is not negative, such as 1e-3")
+    number(weight_decay, "weight_decay", low=0.0, wanted="a number that is not negative, such as 0.1")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas={betas}: must be two numbers in [0, 1), for example (0.9, 0.95)")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip={clip}: must be above 0; 1.0 is usual, None does not clip")
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing={label_smoothing}: must be in [0, 1); 0 is none, 0.1 is usual")
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"dtype={dtype}: must be torch.float32, torch.bfloat16 or torch.float16")
+    parameters = list(model.parameters())
+    trainable = {id(p) for p in parameters if p.requires_grad}
+    if not trainable:
+        raise ValueError(
+            f"there is nothing to train: the model has {len(parameters)} parameters, none of which has "
+            "requires_grad=True; model.requires_grad_(True) sets it"
+        )
+    theirs = (
+        [p for group in optimizer.param_groups for p in group["params"]]
+        if optimizer is not None
+        else parameters
+    )
+    if trainable.isdisjoint(map(id, theirs)):
+        raise ValueError("the optimizer has no trainable parameter of this model: give it model.parameters()")
+
+
+def set_initial_rates(optimizer) -> None:
+    """Keep in each group the rate that the schedule multiplies: torch's own schedulers call it so too."""
+    for group in optimizer.param_groups:
+        if group.get("last_lr", group["lr"]) != group["lr"]:  # changed by hand since an earlier run
+            group["initial_lr"] = group["lr"]
+        group.setdefault("initial_lr", group["lr"])
 
 
 def clip_gradients(model: nn.Module, clip: float | None) -> float:

@@ -37,6 +37,7 @@ FLOORS = [  # a module may import modules of its own floor or below, never above
         "data.dedup",
         "data.dirty",
         "checkpoint",
+        "resume",
         "evaluation",
     ],
     [

@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -337,13 +338,42 @@ def test_breaking_out_early_loses_nothing(tmp_path, stop_at, every):
 def test_a_crash_between_checkpoints_goes_on_from_the_last_one(tmp_path):
     whole, _ = run(tmp_path / "whole.pt", 40)
 
-    def crash(model):
-        raise MemoryError
+    def crash(model):  # what is on the disk when the machine is lost
+        shutil.copy(tmp_path / "lost.pt", tmp_path / "parts.pt")
 
-    with pytest.raises(MemoryError):
-        run(tmp_path / "parts.pt", 40, checkpoint_every=10, evaluate=crash, eval_every=25)
+    run(tmp_path / "lost.pt", 40, checkpoint_every=10, evaluate=crash, eval_every=25, stop_at=25)
     rest, _ = run(tmp_path / "parts.pt", 40, 5, 55)
     assert rest == whole[20:]
+    assert_equal_states(content(tmp_path / "whole.pt"), content(tmp_path / "parts.pt"))
+
+
+@pytest.mark.parametrize("place", ["evaluation", "last evaluation", "schedule", "batches", "forward pass"])
+def test_an_error_of_the_readers_own_loses_nothing(tmp_path, monkeypatch, place):
+    """As an interrupt: the state after the last whole step is saved, and going on is exact."""
+    whole, _ = run(tmp_path / "whole.pt", 12)
+
+    def broken(*arguments):
+        raise ZeroDivisionError
+
+    options, kept = {}, 8
+    if place == "evaluation":
+        options = dict(evaluate=broken, eval_every=8)
+    elif place == "last evaluation":
+        options, kept = dict(evaluate=broken), 12
+    elif place == "schedule":
+        options = dict(schedule=lambda i: broken() if i == 8 else warmup_cosine(100, 10)(i))
+    elif place == "batches":
+        draw = TokenBatches.__next__
+        monkeypatch.setattr(TokenBatches, "__next__", lambda b: broken() if b.position == 8 else draw(b))
+    else:
+        forward, calls = GPT.forward, []
+        monkeypatch.setattr(
+            GPT, "forward", lambda *a: (forward(*a), calls.append(1), len(calls) == 9 and broken())[0]
+        )
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "parts.pt", 12, **options)
+    monkeypatch.undo()
+    assert run(tmp_path / "parts.pt", 12, 5, 55)[0] == whole[kept:]
     assert_equal_states(content(tmp_path / "whole.pt"), content(tmp_path / "parts.pt"))
 
 
@@ -390,7 +420,8 @@ def test_without_resume_the_run_starts_again_and_a_finished_one_has_nothing_to_d
     first, _ = run(path, 5)
     assert run(path, 5, resume=False)[0] == first
     assert run(path, 5)[0] == []
-    assert run(path, 3)[0] == []
+    with pytest.raises(ValueError, match=r"steps=3, but the run in .* has done 5: give at least as many"):
+        run(path, 3)
     assert content(path)["parts"]["step"] == 5
 
 
@@ -439,9 +470,14 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_the_fields_are_nam
 def test_fields_that_one_side_lacks_are_named():
     config = ModelConfig(V)
     saved = {**vars(config), "new_field": 1}
-    del saved["dropout"]
-    with pytest.raises(ValueError, match=r"dropout is None there.*new_field is 1 there"):
+    del saved["vocab_size"]
+    with pytest.raises(ValueError, match=r"new_field is 1 there.*vocab_size is None there"):
         check_config(saved, config, "model.pt")
+    old = dict(vars(config))
+    del old["dropout"]  # of a file from before there was such a field: the default
+    check_config(old, config, "model.pt")
+    with pytest.raises(ValueError, match=r"dropout is 0.0 there and 0.5 here"):
+        check_config(old, ModelConfig(V, dropout=0.5), "model.pt")
     check_config(dict(vars(config)), config, "model.pt")
 
 
@@ -520,10 +556,32 @@ def test_targets_of_which_none_counts_are_an_error():
         list(train(make_model(), [(inputs, torch.full_like(targets, IGNORE))], steps=1))
 
 
-@pytest.mark.parametrize("options", [{"steps": 0}, {"steps": 1, "accumulate": 0}])
-def test_bad_arguments_are_an_error(options):
-    with pytest.raises(ValueError, match="must be at least 1"):
-        list(train(make_model(), make_batches(1), **options))
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[(name, bad) for name in ("steps", "accumulate") for bad in (0, -1, 2.5, math.nan, "3")],
+        *[(name, bad) for name in ("eval_every", "checkpoint_every") for bad in (0, -5, 0.5)],
+        *[(name, bad) for name in ("lr", "weight_decay") for bad in (-1e-3, math.nan, math.inf, "1e-3")],
+        *[("betas", bad) for bad in ((0.9, 1.0), (-0.1, 0.9), (0.9, math.nan), (0.9,), (0.9, 0.9, 0.9))],
+        *[("clip", bad) for bad in (0, -1.0, math.nan)],
+        *[("dtype", bad) for bad in (torch.float64, torch.int64, "float16")],
+    ],
+)
+def test_a_bad_argument_is_named_with_its_limit_before_the_first_batch(name, value):
+    with pytest.raises(ValueError, match=rf"^{name}(=| is ).*(must be|give)") as caught:
+        next(train(make_model(), iter(()), **{"steps": 1, name: value}))
+    assert str(value).strip("()") in str(caught.value)
+
+
+def test_a_model_with_nothing_to_train_is_refused_before_the_first_batch():
+    frozen = make_model().requires_grad_(False)
+    with pytest.raises(ValueError, match=r"the model has \d\d parameters, none of which has requires_grad"):
+        next(train(frozen, iter(()), steps=1))
+    with pytest.raises(ValueError, match="the model has 0 parameters"):
+        next(train(nn.ReLU(), iter(()), steps=1))
+    other = torch.optim.SGD(make_model().parameters())
+    with pytest.raises(ValueError, match="no trainable parameter of this model"):
+        next(train(make_model(), iter(()), steps=1, optimizer=other))
 
 
 # ---- TensorBoard ----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.overrides import TorchFunctionMode
 
 LOST = 0.01  # a tensor that changes by this share when it is rounded is no longer the same
 
@@ -43,6 +44,18 @@ def plain_name(name: str) -> str:
     return name.replace("_orig_mod.", "")
 
 
+class _NoValues(TorchFunctionMode):
+    """Where a model is made for the shapes of its parameters: no memory, and no random numbers drawn."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.empty:
+            kwargs["device"] = "meta"
+        if function.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
+
+
 def whole(model: nn.Module) -> tuple:
     """Return (configuration, state): `GPT(configuration)` with that state is the same model.
 
@@ -65,7 +78,7 @@ def whole(model: nn.Module) -> tuple:
             f"{parts['codes']} has weights of four bits: save_checkpoint keeps them as they are; or save "
             "the model from before quantize_linears, in float32: quantized again, it is the same"
         )
-    with torch.device("meta"):  # shapes without memory, and without a draw of random numbers
+    with _NoValues():
         wanted = {name: tensor.shape for name, tensor in type(model)(model.config).state_dict().items()}
     found = {name: tensor.shape for name, tensor in state.items()}
     if different := sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n)):
@@ -132,8 +145,10 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], where) -> None:
         )
     try:
         for name, there in state.items():
-            if isinstance(there, Tensor) and there.is_floating_point() and there.dtype != mine[name].dtype:
-                rounded(name, there, mine[name].dtype)
+            here = mine[name]
+            floats = isinstance(there, Tensor) and isinstance(here, Tensor) and there.is_floating_point()
+            if floats and torch.promote_types(there.dtype, here.dtype) != here.dtype:  # narrower here
+                rounded(name, there, here.dtype)
         names = {plain_name(name): name for name in model.state_dict()}
         model.load_state_dict({names[name]: tensor for name, tensor in state.items()})
     except (ValueError, RuntimeError) as error:

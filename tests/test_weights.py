@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 
 import pytest
 import torch
@@ -99,6 +100,15 @@ def test_the_configuration_says_whether_the_ends_are_one_now():
     assert not whole(model)[0].tied_embeddings
     model.token_embedding.weight = model.unembedding.weight
     assert whole(model)[0].tied_embeddings
+
+
+@pytest.mark.parametrize("positions", ["rotary", "sinusoidal", "learned", "none"])
+def test_shapes_are_known_without_memory_random_numbers_and_the_compiler(positions, monkeypatch):
+    """Under torch.device("meta"), a draw and an arange import torch's compiler: seconds for milliseconds."""
+    model = small_model(positions=positions, norm="layer", bias=True, bigram_table=True, embedding_shift=1)
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # an import would fail
+    monkeypatch.setattr(torch.Tensor, "normal_", None)
+    assert whole(model)[0] == model.config
 
 
 def test_what_no_configuration_describes_is_refused_and_no_random_number_is_drawn():

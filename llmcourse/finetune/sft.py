@@ -12,7 +12,7 @@ from torch import Tensor
 
 from llmcourse.data.batches import IGNORE
 from llmcourse.generate import generate
-from llmcourse.model import GPT, ModelConfig
+from llmcourse.model import GPT
 from llmcourse.tokenizer import BPETokenizer
 from llmcourse.weights import unwrap, whole
 
@@ -54,28 +54,17 @@ def add_special_tokens(
     larger = BPETokenizer(token_bytes, dict(tokenizer.merges), special, tokenizer.pattern)
     grown = GPT(replace(config, vocab_size=larger.vocab_size))
     generator = torch.Generator().manual_seed(seed)
-    for name in token_tables(config):
+    for name, wanted in grown.state_dict().items():
         table, n = state[name].cpu(), len(names)
-        if name == "bigram_logits.weight":  # (V, V)
+        if wanted.shape != table.shape and name == "bigram_logits.weight":  # (V, V)
             state[name] = with_new_rows(with_new_rows(table, n).T, n).T
-        else:  # (V, C)
+        elif wanted.shape != table.shape:  # (V, C)
             state[name] = with_new_rows(table, n, generator)
     if config.tied_embeddings:
         state["unembedding.weight"] = state["token_embedding.weight"]
     grown.load_state_dict(state)
     weight = unwrap(model).token_embedding.weight
     return grown.to(weight.device, weight.dtype).train(model.training), larger
-
-
-def token_tables(config: ModelConfig) -> list[str]:
-    """Return the names of all tensors of `GPT(config)` that have a row for each token.
-
-    >>> token_tables(ModelConfig(vocab_size=10, embedding_shift=1))
-    ['token_embedding.weight', 'shifted_embeddings.0.weight', 'unembedding.weight']
-    """
-    with torch.device("meta"):  # shapes alone: the rows of these are one more with one more token
-        less, more = (GPT(replace(config, vocab_size=config.vocab_size + i)).state_dict() for i in (0, 1))
-    return [name for name in less if less[name].shape != more[name].shape]
 
 
 def with_new_rows(table: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:

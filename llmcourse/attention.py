@@ -164,11 +164,12 @@ class MultiHeadAttention(nn.Module):
     """H attentions side by side on slices of the width, then one projection that mixes them.
 
     With `n_kv_heads < n_heads` several query heads share one key and value head (grouped-query
-    attention; 1 is multi-query attention). `qk_norm` divides each query and key by its
-    root-mean-square before the dot product. Attention is computed by torch's fused kernel, equal
-    to `scaled_dot_product_attention` above, except when weights are asked for.
+    attention; 1 is multi-query attention). A head is `d_head` wide, by default d_model / n_heads.
+    `qk_norm` divides each query and key by its root-mean-square before the dot product (with
+    `norm_eps`; None is torch's own). Attention is computed by torch's fused kernel, equal to
+    `scaled_dot_product_attention` above, except when weights are asked for.
 
-    Raises ValueError unless n_heads divides d_model and n_kv_heads divides n_heads.
+    Raises ValueError unless n_kv_heads divides n_heads, and n_heads d_model where no `d_head` is given.
 
     >>> MultiHeadAttention(d_model=8, n_heads=2)(torch.zeros(1, 5, 8)).shape
     torch.Size([1, 5, 8])
@@ -176,13 +177,23 @@ class MultiHeadAttention(nn.Module):
     Source: arXiv:1706.03762, sec. 3.2.2; grouped heads arXiv:2305.13245; QK-norm arXiv:2302.05442.
     """
 
-    def __init__(self, d_model, n_heads, n_kv_heads=None, bias=False, qk_norm=False, dropout=0.0):
+    def __init__(
+        self,
+        d_model,
+        n_heads,
+        n_kv_heads=None,
+        bias=False,
+        qk_norm=False,
+        dropout=0.0,
+        d_head=None,
+        norm_eps=None,
+    ):
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-        if n_heads < 1 or d_model % n_heads:
+        if n_heads < 1 or (d_head is None and d_model % n_heads):
             raise ValueError(
                 f"d_model={d_model} does not split into n_heads={n_heads} equal heads: "
-                "choose a number of heads that divides the width"
+                "choose a number of heads that divides the width, or give d_head"
             )
         if n_kv_heads < 1 or n_heads % n_kv_heads:
             raise ValueError(
@@ -190,12 +201,12 @@ class MultiHeadAttention(nn.Module):
                 "evenly: choose n_kv_heads that divides n_heads"
             )
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
-        self.d_head = d_model // n_heads
+        self.d_head = d_model // n_heads if d_head is None else d_head
         self.dropout = dropout
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * self.d_head, bias=bias)
-        self.out = nn.Linear(d_model, d_model, bias=bias)
-        self.q_norm = nn.RMSNorm(self.d_head) if qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.d_head) if qk_norm else nn.Identity()
+        self.out = nn.Linear(n_heads * self.d_head, d_model, bias=bias)
+        self.q_norm = nn.RMSNorm(self.d_head, norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.d_head, norm_eps) if qk_norm else nn.Identity()
 
     def split_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project x (B, T, C) to q (B, H, T, D) and k, v (B, n_kv_heads, T, D)."""
@@ -222,7 +233,7 @@ class MultiHeadAttention(nn.Module):
         """
         if mask is not None and is_causal:
             raise ValueError("give either mask or is_causal=True; combine them as mask & causal_mask(T)")
-        B, T, C = x.shape
+        B, T, _ = x.shape
         q, k, v = self.split_heads(x)
         if extra_values is not None:
             v = v + extra_values.view(B, T, self.n_kv_heads, self.d_head).transpose(1, 2)
@@ -241,5 +252,5 @@ class MultiHeadAttention(nn.Module):
         else:
             dropout = self.dropout if self.training else 0.0
             y = fused_attention(q, k, v, mask, dropout, is_causal, enable_gqa=group > 1)
-        y = self.out(y.transpose(1, 2).reshape(B, T, C))  # heads side by side again
+        y = self.out(y.transpose(1, 2).flatten(2))  # (B, T, H·D), heads side by side again
         return (y, weights) if return_weights else y

@@ -24,9 +24,9 @@ PARTS = {GPT, Block, MultiHeadAttention, MLP, nn.Linear, nn.Embedding, nn.LayerN
 PARTS |= {nn.Identity, nn.Dropout, nn.ModuleList}
 # fmt: off
 FIELDS = {  # of ModelConfig that are covered here; another one must have its default
-    "vocab_size", "context_length", "d_model", "n_heads", "n_kv_heads", "n_layers", "d_ff", "norm",
-    "norm_position", "norm_eps", "positions", "rotary_base", "mlp", "bias", "qk_norm",
-    "tied_embeddings", "scaled_embeddings", "dropout", "zero_init", "embedding_std",
+    "vocab_size", "context_length", "d_model", "n_heads", "n_kv_heads", "d_head", "n_layers", "d_ff",
+    "norm", "norm_position", "norm_eps", "positions", "rotary_base", "rotary_scaling", "mlp", "bias",
+    "qk_norm", "tied_embeddings", "scaled_embeddings", "dropout", "zero_init", "embedding_std",
 }
 # fmt: on
 

@@ -1,119 +1,19 @@
-"""The model: a configuration, a block, and a stack of blocks.
-
-One `ModelConfig` expresses the decoder of the 2017 Transformer, GPT-2 and Llama: the
-differences are fields that a reader can switch and measure.
+"""The model: a block, and a stack of blocks, of the parts that a `ModelConfig` names.
 
 Dimensions: B batch, T time, C width (d_model), V vocabulary.
 """
 
 import math
-from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.attention import KVCache, MultiHeadAttention
+from llmcourse.config import CHOICES as CHOICES
+from llmcourse.config import ModelConfig as ModelConfig
 from llmcourse.positions import TokenShift, rotary_angles, shift, sinusoidal_positions
 from llmcourse.weights import refuse_two_ends
-
-CHOICES = {
-    "norm": ("layer", "rms"),
-    "norm_position": ("pre", "post"),
-    "positions": ("sinusoidal", "learned", "rotary", "none"),
-    "mlp": ("relu", "gelu", "gelu_tanh", "relu_squared", "swiglu"),
-}
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Shape and parts of a decoder-only Transformer; the defaults are small and modern.
-
-    `d_ff=None` means 4·d_model, or 8/3·d_model rounded up to a multiple of 8 for SwiGLU, which
-    has three matrices instead of two (arXiv:2002.05202). Raises ValueError on a bad value.
-
-    Switches that chapter 5c measures:
-    - `embedding_shift=n`: each position also gets the embeddings, from n tables of their own, of
-      the n tokens before it (the window of Bengio et al. 2003, JMLR 3, eq. 3, kept additive).
-    - `token_shift`: in each layer, what attention and MLP read is mixed with the position before,
-      one learned weight a channel (RWKV, arXiv:2305.13048, sec. 3.1).
-    - `value_embeddings`: each layer adds an embedding of the token to its values (value residual,
-      arXiv:2410.17897, in the form of Jordan et al.'s modded-nanogpt).
-    - `bigram_table`: a learned table of V x V logits, one row for each last token.
-    - `logit_cap=c`: logits become c·tanh(logits/c) (Gemma 2, arXiv:2408.00118, sec. 2).
-    - `zero_init`: the last matrix of each residual part starts at 0 (Fixup, arXiv:1901.09321).
-    - `mlp="relu_squared"`: ReLU, squared (Primer, arXiv:2109.08668, sec. 4.2).
-
-    >>> ModelConfig(vocab_size=256, d_model=96).hidden_width
-    256
-    """
-
-    vocab_size: int
-    context_length: int = 128
-    d_model: int = 128
-    n_heads: int = 4
-    n_kv_heads: int | None = None
-    n_layers: int = 4
-    d_ff: int | None = None
-    norm: str = "rms"
-    norm_position: str = "pre"
-    norm_eps: float = 1e-5
-    positions: str = "rotary"
-    rotary_base: float = 10000.0
-    mlp: str = "swiglu"
-    bias: bool = False
-    qk_norm: bool = False
-    tied_embeddings: bool = True
-    scaled_embeddings: bool = False
-    dropout: float = 0.0
-    embedding_shift: int = 0
-    token_shift: bool = False
-    value_embeddings: bool = False
-    bigram_table: bool = False
-    logit_cap: float | None = None
-    zero_init: bool = False
-    embedding_std: float = 0.02
-
-    def __post_init__(self):
-        for name in ("vocab_size", "context_length", "d_model", "n_heads", "n_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {allowed}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout={self.dropout}: must be in [0, 1)")
-        if not 0 <= self.embedding_shift < self.context_length:
-            raise ValueError(
-                f"embedding_shift={self.embedding_shift}: must be from 0 to context_length - 1 = "
-                f"{self.context_length - 1}"
-            )
-        if self.logit_cap is not None and self.logit_cap <= 0:
-            raise ValueError(f"logit_cap={self.logit_cap}: must be above 0, or None for no cap")
-
-    @property
-    def hidden_width(self) -> int:
-        """Width of the hidden layer of each MLP."""
-        if self.d_ff is not None:
-            return self.d_ff
-        return 8 * math.ceil(self.d_model / 3) if self.mlp == "swiglu" else 4 * self.d_model
-
-    @classmethod
-    def transformer_2017(cls, vocab_size: int, **changes) -> "ModelConfig":
-        """The decoder half of the original Transformer, without cross-attention (arXiv:1706.03762)."""
-        parts = dict(norm="layer", norm_position="post", positions="sinusoidal", mlp="relu")
-        return replace(cls(vocab_size, **parts, bias=True, scaled_embeddings=True), **changes)
-
-    @classmethod
-    def gpt2(cls, vocab_size: int, **changes) -> "ModelConfig":
-        """GPT-2: norms before each part, learned positions, GELU (Radford et al. 2019)."""
-        parts = dict(norm="layer", norm_position="pre", positions="learned", mlp="gelu_tanh")
-        return replace(cls(vocab_size, **parts, bias=True), **changes)
-
-    @classmethod
-    def llama(cls, vocab_size: int, **changes) -> "ModelConfig":
-        """Llama: RMSNorm, rotary positions, SwiGLU, no biases (arXiv:2302.13971)."""
-        return replace(cls(vocab_size, tied_embeddings=False), **changes)
 
 
 class MLP(nn.Module):
@@ -153,9 +53,9 @@ class Block(nn.Module):
         super().__init__()
         self.pre_norm = config.norm_position == "pre"
         self.attention_norm, self.mlp_norm = make_norm(config), make_norm(config)
-        self.attention = MultiHeadAttention(
-            config.d_model, config.n_heads, config.n_kv_heads, config.bias, config.qk_norm, config.dropout
-        )
+        heads = dict(n_heads=config.n_heads, n_kv_heads=config.n_kv_heads, d_head=config.d_head)
+        parts = dict(bias=config.bias, qk_norm=config.qk_norm, norm_eps=config.norm_eps)
+        self.attention = MultiHeadAttention(config.d_model, **heads, **parts, dropout=config.dropout)
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
         self.shifts = None
@@ -207,8 +107,8 @@ class GPT(nn.Module):
             table = sinusoidal_positions(config.context_length, config.d_model)
             self.register_buffer("position_table", table, persistent=False)
         elif config.positions == "rotary":
-            d_head = config.d_model // config.n_heads
-            cos, sin = rotary_angles(config.context_length, d_head, config.rotary_base)
+            turns = dict(base=config.rotary_base, scaling=config.rotary_scaling)
+            cos, sin = rotary_angles(config.context_length, config.head_width, **turns)
             self.register_buffer("rotary_cos", cos, persistent=False)
             self.register_buffer("rotary_sin", sin, persistent=False)
         self.dropout = nn.Dropout(config.dropout)
@@ -292,7 +192,7 @@ class GPT(nn.Module):
         """Return one empty KVCache for each layer, on the model's device and in its dtype."""
         config, weight = self.config, self.token_embedding.weight
         n_kv_heads = config.n_kv_heads or config.n_heads
-        shape = (batch_size, n_kv_heads, config.context_length, config.d_model // config.n_heads)
+        shape = (batch_size, n_kv_heads, config.context_length, config.head_width)
         return [KVCache(*shape, weight.device, weight.dtype) for _ in range(config.n_layers)]
 
     def n_parameters(self) -> int:

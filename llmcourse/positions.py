@@ -5,6 +5,9 @@ Dimensions: B batch, T time, C width (d_model), D head width. Learned positions 
 and live in `model.py`.
 """
 
+import math
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,12 +32,57 @@ def sinusoidal_positions(n_positions: int, d_model: int, base: float = 10000.0) 
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2).float()
 
 
+@dataclass(frozen=True)
+class RotaryScaling:
+    """How Llama 3 stretches rotary positions from `original_context` to a context `factor` times as long.
+
+    A plane that turns less than `low_freq_factor` times within the original context, and so never
+    showed all of its angles in training, turns `factor` times more slowly. One that turns at least
+    `high_freq_factor` times keeps its speed: it tells neighbours apart. Between the two the speed
+    is mixed. The defaults are those of Llama 3.1; Llama 3.2 has factor 32. Raises ValueError for
+    numbers that mean nothing.
+
+    Source: Meta's Llama 3.1 (`apply_scaling` in its model.py), "llama3" in transformers.
+    """
+
+    factor: float = 8.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_context: int = 8192
+
+    def __post_init__(self):
+        if not (self.factor >= 1 and self.original_context >= 1):
+            raise ValueError(
+                f"factor={self.factor}, original_context={self.original_context}: both must be at least 1"
+            )
+        if not 0 < self.low_freq_factor < self.high_freq_factor:
+            raise ValueError(
+                f"low_freq_factor={self.low_freq_factor} must be above 0 and below "
+                f"high_freq_factor={self.high_freq_factor}"
+            )
+
+    def scale(self, frequency: Tensor) -> Tensor:
+        """Return the new speed of each plane, in radians for each position, from the old one.
+
+        >>> RotaryScaling(factor=8).scale(torch.tensor([1.0, 1e-4]))  # a fast plane and a slow one
+        tensor([1.0000e+00, 1.2500e-05])
+        """
+        turns = self.original_context * frequency / (2 * math.pi)
+        kept = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
+        kept = kept.clamp(0, 1)
+        return kept * frequency + (1 - kept) * frequency / self.factor
+
+
 def rotary_angles(
-    n_positions: int, d_head: int, base: float = 10000.0, start: int = 0
+    n_positions: int,
+    d_head: int,
+    base: float = 10000.0,
+    start: int = 0,
+    scaling: RotaryScaling | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return (cos, sin), each (T, D/2): the rotation of each position in each plane.
 
-    Raises ValueError if `d_head` is odd.
+    With `scaling`, slow planes turn more slowly. Raises ValueError if `d_head` is odd.
 
     >>> cos, sin = rotary_angles(3, 4)
     >>> cos.shape, cos[0].tolist()
@@ -46,6 +94,7 @@ def rotary_angles(
         raise ValueError(f"d_head={d_head} is odd: rotary turns pairs; use an even head width")
     position = torch.arange(start, start + n_positions, dtype=torch.float64)[:, None]
     frequency = base ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
+    frequency = frequency if scaling is None else scaling.scale(frequency)
     angle = position * frequency
     return angle.cos().float(), angle.sin().float()
 

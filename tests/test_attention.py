@@ -260,6 +260,36 @@ def test_qk_norm_makes_the_output_independent_of_the_size_of_queries_and_keys():
     assert sizes[1] < 1e-12
 
 
+@pytest.mark.parametrize(("d_head", "n_kv_heads"), [(2, 4), (5, 2), (16, 1)])
+def test_heads_of_another_width_are_heads_one_by_one(d_head, n_kv_heads):
+    H, D = 4, d_head
+    layer = random_attention(d_model=10, n_heads=H, n_kv_heads=n_kv_heads, d_head=D, bias=True)
+    x = torch.randn(2, 5, 10, dtype=torch.float64)
+    rows, bias = layer.qkv.weight.unflatten(0, (-1, D)), layer.qkv.bias.unflatten(0, (-1, D))
+    made = [x @ rows[i].T + bias[i] for i in range(H + 2 * n_kv_heads)]  # queries, then keys, then values
+    heads = []
+    for h in range(H):
+        shared = h * n_kv_heads // H
+        q, k, v = made[h], made[H + shared], made[H + n_kv_heads + shared]
+        heads.append(F.scaled_dot_product_attention(q, k, v, is_causal=True))
+    expected = torch.cat(heads, dim=-1) @ layer.out.weight.T + layer.out.bias
+    torch.testing.assert_close(layer(x, is_causal=True), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm_eps", [1e-6, 0.5])
+def test_qk_norm_divides_by_the_root_mean_square_and_eps(norm_eps):
+    layer = random_attention(d_model=8, n_heads=2, qk_norm=True, norm_eps=norm_eps)
+    x = torch.randn(1, 4, 8, dtype=torch.float64)
+    raw = (x @ layer.qkv.weight.T).unflatten(-1, (6, 4)).transpose(1, 2)  # (B, 6, T, D)
+    for made, parts, norm in zip(
+        layer.split_heads(x), raw.split(2, dim=1), (layer.q_norm, layer.k_norm, None), strict=True
+    ):
+        size = (parts.square().mean(-1, keepdim=True) + norm_eps).sqrt()
+        torch.testing.assert_close(
+            made, parts if norm is None else parts / size * norm.weight, rtol=0, atol=1e-12
+        )
+
+
 def test_without_mask_permuted_tokens_give_permuted_outputs():
     layer = random_attention(d_model=8, n_heads=2)
     x = torch.randn(2, 6, 8, dtype=torch.float64)
@@ -291,7 +321,10 @@ def test_dropout_works_in_training_and_not_in_evaluation():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(d_model=10, n_heads=3), r"d_model=10 does not split into n_heads=3 .*divides the width"),
+        (
+            dict(d_model=10, n_heads=3),
+            r"d_model=10 does not split into n_heads=3 .*divides the width, or give d_head",
+        ),
         (dict(d_model=8, n_heads=0), r"d_model=8 does not split into n_heads=0 .*divides the width"),
         (dict(d_model=8, n_heads=4, n_kv_heads=3), r"n_heads=4 .*n_kv_heads=3 .*divides n_heads"),
         (dict(d_model=8, n_heads=4, n_kv_heads=0), r"n_heads=4 .*n_kv_heads=0 .*divides n_heads"),

@@ -10,6 +10,7 @@ from llmcourse.decode import FIELDS, can_line_up, start_decoding
 from llmcourse.finetune.lora import add_lora
 from llmcourse.generate import generate, stream
 from llmcourse.model import CHOICES, GPT, ModelConfig
+from llmcourse.positions import RotaryScaling
 
 V, CONTEXT = 19, 11
 PRESETS = [ModelConfig.gpt2, ModelConfig.llama, ModelConfig.transformer_2017]
@@ -78,6 +79,22 @@ def test_shared_heads_and_normed_queries_are_equal_too(n_kv_heads, qk_norm, posi
     model = make(n_kv_heads=n_kv_heads, qk_norm=qk_norm, positions=positions).to(dtype)
     assert can_line_up(model)
     assert_equal(model, ids(2))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(d_head=16, n_kv_heads=2, qk_norm=True, norm_eps=0.1),
+        dict(d_head=2, n_heads=5),
+        dict(rotary_scaling=RotaryScaling(original_context=8)),
+    ],
+)
+def test_heads_of_their_own_width_and_stretched_positions_are_equal_too(changes, rows):
+    model = make(**changes).double()
+    assert can_line_up(model)
+    for mine, whole in both(model, ids(rows)):
+        torch.testing.assert_close(mine, whole, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("device", DEVICES)

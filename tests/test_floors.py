@@ -14,6 +14,7 @@ FLOORS = [  # a module may import modules of its own floor or below, never above
         "runtime",
         "positions",
         "attention",
+        "config",
         "optim",
         "schedules",
         "losses",

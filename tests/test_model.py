@@ -1,8 +1,9 @@
 """The model against torch's layers, transformers' parameter counts, formulas and invariances."""
 
 import itertools
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from llmcourse.attention import causal_mask, document_mask
 from llmcourse.model import CHOICES, GPT, MLP, Block, ModelConfig, make_norm
-from llmcourse.positions import TokenShift
+from llmcourse.positions import RotaryScaling, TokenShift
 
 V = 13
 
@@ -112,10 +113,21 @@ def test_an_unknown_part_names_the_choices(name):
         ModelConfig(V, **{name: "best"})
 
 
-@pytest.mark.parametrize("name", ["vocab_size", "context_length", "d_model", "n_heads", "n_layers"])
+@pytest.mark.parametrize("name", ["vocab_size", "context_length", "d_model", "n_heads", "d_head", "n_layers"])
 def test_a_size_below_one_is_refused(name):
     with pytest.raises(ValueError, match=f"{name}=0: must be at least 1"):
         ModelConfig(**(dict(vocab_size=V) | {name: 0}))
+
+
+@pytest.mark.parametrize("scaling", [None, RotaryScaling(factor=32.0)])
+def test_a_configuration_comes_back_from_json_and_an_older_one_has_the_defaults(scaling):
+    config = ModelConfig(V, d_head=6, rotary_scaling=scaling)
+    saved = json.loads(json.dumps(asdict(config)))
+    assert ModelConfig(**saved) == config
+    assert hash(ModelConfig(**saved)) == hash(config)
+    del saved["d_head"], saved["rotary_scaling"]
+    assert ModelConfig(**saved) == ModelConfig(V)
+    assert ModelConfig(V).head_width == 128 // 4
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
@@ -130,6 +142,7 @@ def test_dropout_outside_its_range_is_refused(dropout):
         (dict(d_model=20, n_heads=3, positions="none"), "d_model=20 does not split into n_heads=3"),
         (dict(n_kv_heads=3), "n_kv_heads=3"),
         (dict(d_model=12), "d_head=3 is odd"),
+        (dict(d_head=5), "d_head=5 is odd"),
         (dict(d_model=15, n_heads=3, positions="sinusoidal"), "d_model=15 is odd"),
     ],
 )
@@ -286,8 +299,17 @@ def test_published_sizes_give_the_published_parameter_counts():
     with torch.device("meta"):  # shapes only, no memory
         gpt2 = GPT(ModelConfig.gpt2(50257, context_length=1024, d_model=768, n_heads=12, n_layers=12))
         llama2 = GPT(ModelConfig.llama(32000, d_model=4096, n_heads=32, n_layers=32, d_ff=11008))
+        llama32 = GPT(
+            ModelConfig.llama(
+                128256, d_model=2048, n_heads=32, n_kv_heads=8, n_layers=16, d_ff=8192, tied_embeddings=True
+            )
+        )
+        shape = dict(d_model=1024, n_heads=16, n_kv_heads=8, d_head=128, n_layers=28, d_ff=3072)
+        qwen3 = GPT(ModelConfig.llama(151936, **shape, qk_norm=True, tied_embeddings=True))
     assert gpt2.n_parameters() == 124_439_808
     assert llama2.n_parameters() == 6_738_415_616
+    assert llama32.n_parameters() == 1_235_814_400  # the cards of Llama-3.2-1B and Qwen3-0.6B
+    assert qwen3.n_parameters() == 596_049_920
 
 
 def test_tied_embeddings_are_one_tensor():

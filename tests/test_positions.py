@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from llmcourse.positions import apply_rotary, rotary_angles, shift, sinusoidal_positions
+from llmcourse.positions import RotaryScaling, apply_rotary, rotary_angles, shift, sinusoidal_positions
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,56 @@ def test_rotary_equals_llama_in_transformers(d_head, base):
     cos, sin = rotary_angles(40, d_head, base)
     torch.testing.assert_close(apply_rotary(q, cos, sin), their_q, rtol=0, atol=2e-5)
     torch.testing.assert_close(apply_rotary(k, cos, sin), their_k, rtol=0, atol=2e-5)
+
+
+SCALINGS = [
+    RotaryScaling(),  # Llama 3.1
+    RotaryScaling(factor=32.0),  # Llama 3.2
+    RotaryScaling(factor=1.0),
+    RotaryScaling(factor=3.5, low_freq_factor=0.5, high_freq_factor=20.0, original_context=100),
+]
+
+
+@pytest.mark.parametrize("base", [10000.0, 500000.0])
+@pytest.mark.parametrize("d_head", [8, 64, 128])
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_scaled_speeds_equal_llama3_in_transformers(scaling, d_head, base):
+    rope = dict(
+        rope_type="llama3", rope_theta=base, factor=scaling.factor,
+        low_freq_factor=scaling.low_freq_factor, high_freq_factor=scaling.high_freq_factor,
+        original_max_position_embeddings=scaling.original_context,
+    )  # fmt: skip
+    config = LlamaConfig(head_dim=d_head, max_position_embeddings=131072, rope_parameters=rope)
+    theirs, _ = ROPE_INIT_FUNCTIONS["llama3"](config)
+    plain = base ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
+    torch.testing.assert_close(scaling.scale(plain).float(), theirs, rtol=1e-5, atol=0)
+    cos, sin = rotary_angles(3, d_head, base, start=100_000, scaling=scaling)
+    angles = torch.arange(100_000, 100_003)[:, None].double() * scaling.scale(plain)  # in float64
+    torch.testing.assert_close(cos, angles.cos().float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(sin, angles.sin().float(), rtol=0, atol=1e-6)
+
+
+def test_scaling_keeps_fast_planes_and_divides_the_speed_of_slow_ones():
+    scaling = RotaryScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=1000)
+    turns = torch.tensor([50.0, 4.0, 2.5, 1.0, 0.1], dtype=torch.float64)  # in 1,000 positions
+    speed = turns * 2 * math.pi / 1000
+    ratio = scaling.scale(speed) / speed
+    torch.testing.assert_close(ratio.tolist(), [1.0, 1.0, (1 + 1 / 8) / 2, 1 / 8, 1 / 8])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (dict(factor=0.5), "factor=0.5, original_context=8192: both must be at least 1"),
+        (dict(factor=math.nan), "factor=nan"),
+        (dict(original_context=0), "original_context=0"),
+        (dict(low_freq_factor=4.0), r"low_freq_factor=4.0 must be above 0 and below high_freq_factor=4.0"),
+        (dict(low_freq_factor=0), "low_freq_factor=0 must be above 0"),
+    ],
+)
+def test_scaling_by_numbers_that_mean_nothing_is_refused(numbers, message):
+    with pytest.raises(ValueError, match=message):
+        RotaryScaling(**numbers)
 
 
 def test_rotary_is_multiplication_by_a_complex_number_of_length_one():

@@ -17,15 +17,15 @@ FLOAT_BYTES = 4  # float32
 
 def _kv_width(config: ModelConfig) -> int:
     """Return the width of all keys of one position side by side."""
-    return config.d_model // config.n_heads * (config.n_kv_heads or config.n_heads)
+    return config.head_width * (config.n_kv_heads or config.n_heads)
 
 
 def _layer_matrices(config: ModelConfig) -> dict[str, tuple[int, int]]:
     """Return (inputs, outputs) of the four matrices of one block."""
-    C, F = config.d_model, config.hidden_width
+    C, F, HD = config.d_model, config.hidden_width, config.n_heads * config.head_width
     return {
-        "qkv": (C, C + 2 * _kv_width(config)),
-        "out": (C, C),
+        "qkv": (C, HD + 2 * _kv_width(config)),
+        "out": (HD, C),
         "up": (C, 2 * F if config.mlp == "swiglu" else F),
         "down": (F, C),
     }
@@ -46,7 +46,7 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
         for name, (inputs, outputs) in _layer_matrices(config).items()
     }
     norm = C * (2 if config.norm == "layer" and config.bias else 1)
-    head_norms = 2 * (C // config.n_heads) if config.qk_norm else 0
+    head_norms = 2 * config.head_width if config.qk_norm else 0
     n_norms = 2 * L + (1 if config.norm_position == "pre" else 0)
     tables = config.embedding_shift * C + config.value_embeddings * L * _kv_width(config)
     tables += config.bigram_table * V
@@ -69,7 +69,7 @@ def flops_per_token(
 
     A matrix with `inputs` rows and `outputs` columns costs 2 · inputs · outputs: a multiplication
     and an addition for each weight. Attention compares each query with T keys and mixes T values,
-    2 · T · C each; with `causal` only the (T + 1) / 2 that it may see, on average. The backward
+    2 · T · H · D each; with `causal` only the (T + 1) / 2 that it may see, on average. The backward
     pass costs twice the forward pass: one product for the inputs' gradient, one for the weights'.
     Norms, activations, softmax, rotation and the lookup of embeddings are not counted.
 
@@ -86,7 +86,7 @@ def flops_per_token(
     C = config.d_model
     weights = sum(inputs * outputs for inputs, outputs in _layer_matrices(config).values())
     keys = (T + 1) / 2 if causal else T
-    attention = 4 * keys * C  # scores, then the weighted mean
+    attention = 4 * keys * config.n_heads * config.head_width  # scores, then the weighted mean
     forward = config.n_layers * (2 * weights + attention) + 2 * C * config.vocab_size
     return 3 * forward if backward else forward
 
@@ -105,18 +105,18 @@ def six_n(config: ModelConfig) -> int:
 def _kept_floats(config: ModelConfig) -> tuple[int, int]:
     """Return the numbers that the backward pass needs, for each token: (of one block, of the rest)."""
     C, F, V, H = config.d_model, config.hidden_width, config.vocab_size, config.n_heads
-    kv_width, rotary = _kv_width(config), config.positions == "rotary"
+    HD, kv_width, rotary = H * config.head_width, _kv_width(config), config.positions == "rotary"
     # its input and its output, and a deviation (LayerNorm: a mean too); RMSNorm also the normed x
     norm = 2 * C + 2 if config.norm == "layer" else 3 * C + 1
-    attention = C + H  # the output, and one log-sum a head
+    attention = HD + H  # the output, and one log-sum a head
     if not (rotary and config.value_embeddings) or config.qk_norm:
-        attention += C + 2 * kv_width  # q, k, v in one piece
+        attention += HD + 2 * kv_width  # q, k, v in one piece
     attention += kv_width if config.value_embeddings else 0  # the new values
-    attention += C + kv_width if rotary or config.qk_norm else 0  # q and k, turned or normed
+    attention += HD + kv_width if rotary or config.qk_norm else 0  # q and k, turned or normed
     if config.qk_norm:
-        attention += C + kv_width + H + kv_width // (C // H)
+        attention += HD + kv_width + H + kv_width // config.head_width
     if rotary or config.qk_norm:
-        attention += C  # the output once more, heads side by side: another order in memory
+        attention += HD  # the output once more, heads side by side: another order in memory
     mlp = {"relu": F, "swiglu": 4 * F}.get(config.mlp, 2 * F)  # ReLU needs its output only
     shifts = 2 * C if config.token_shift else 0
     final = norm if config.norm_position == "pre" else C

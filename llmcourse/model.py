@@ -73,13 +73,13 @@ class Block(nn.Module):
         values = self.value_embedding(token_ids) if hasattr(self, "value_embedding") else None
         memory = cache.memory if cache else None
         h = self.attention_norm(x) if self.pre_norm else x
-        h = self.shifts[0](h, memory, "attention") if self.shifts else h
+        h = self.shifts[0](h, memory, "attention", mask) if self.shifts else h
         attended = self.attention(h, mask, mask is None, rotary, cache, return_weights, values)
         attended, weights = attended if return_weights else (attended, None)
         x = x + self.dropout(attended)
         x = x if self.pre_norm else self.attention_norm(x)
         h = self.mlp_norm(x) if self.pre_norm else x
-        h = self.shifts[1](h, memory, "mlp") if self.shifts else h
+        h = self.shifts[1](h, memory, "mlp", mask) if self.shifts else h
         x = x + self.dropout(self.mlp(h))
         x = x if self.pre_norm else self.mlp_norm(x)
         return (x, weights) if return_weights else x
@@ -135,11 +135,12 @@ class GPT(nn.Module):
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
-    def embed(self, token_ids: Tensor, start: int = 0, memory: dict | None = None):
+    def embed(self, token_ids: Tensor, start: int = 0, memory: dict | None = None, mask=None):
         """Return x (B, T, C) with positions added, and (cos, sin) for rotary models else None.
 
         `start` is the position of the first token; `memory` keeps what the next call needs of
-        these tokens (see `shift`). Raises ValueError beyond the context.
+        these tokens, and `mask` says what a shift must not cross (see `shift`). Raises ValueError
+        beyond the context.
         """
         end = start + token_ids.shape[-1]
         if end > self.config.context_length:
@@ -149,7 +150,7 @@ class GPT(nn.Module):
             )
         x = self.token_embedding(token_ids)
         for n, table in enumerate(self.shifted_embeddings, start=1):
-            x = x + shift(table(token_ids), n, memory, f"embedding {n}")
+            x = x + shift(table(token_ids), n, memory, f"embedding {n}", mask)
         if self.config.scaled_embeddings:
             x = x * math.sqrt(self.config.d_model)
         rotary = None
@@ -165,10 +166,11 @@ class GPT(nn.Module):
         """Return logits (B, T, V) for token_ids (B, T).
 
         Attention is causal unless a boolean `mask` (True = may look), which then replaces it,
-        is given. `caches`, from `make_caches`, holds the positions before these tokens.
+        is given; shifts do not cross what it hides. `caches`, from `make_caches`, holds the
+        positions before these tokens.
         """
         start = caches[0].length if caches else 0
-        x, rotary = self.embed(token_ids, start, caches[0].memory if caches else None)
+        x, rotary = self.embed(token_ids, start, caches[0].memory if caches else None, mask)
         for i, block in enumerate(self.blocks):
             x = block(x, mask, rotary, caches[i] if caches else None, token_ids=token_ids)
         logits = self.unembedding(self.final_norm(x))

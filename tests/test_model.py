@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from llmcourse.attention import causal_mask, document_mask
 from llmcourse.model import CHOICES, GPT, MLP, Block, ModelConfig, make_norm
-from llmcourse.positions import RotaryScaling, TokenShift
+from llmcourse.positions import RotaryScaling, TokenShift, shift
 
 V = 13
 
@@ -521,3 +521,85 @@ def test_zero_init_makes_every_block_the_identity_and_the_new_fields_change_no_o
 def test_switches_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ModelConfig(V, **options)
+
+
+# --- parts that look back, and masks -----------------------------------------------------------
+
+LOOKING_BACK = [
+    dict(embedding_shift=1),
+    dict(embedding_shift=3),
+    dict(token_shift=True),
+    dict(token_shift=True, norm_position="post"),
+    dict(value_embeddings=True, bigram_table=True),
+    dict(embedding_shift=2, token_shift=True, value_embeddings=True, bigram_table=True, logit_cap=3.0),
+]
+looking_back = pytest.mark.parametrize("switches", LOOKING_BACK, ids=lambda switches: "+".join(switches))
+
+
+@looking_back
+@pytest.mark.parametrize("seed", range(3))
+@torch.no_grad()
+def test_documents_in_one_row_get_the_logits_that_each_gets_alone(switches, seed):
+    model = small_model(seed=seed, n_kv_heads=2, context_length=20, **switches)
+    token_ids = some_tokens(B=2, T=20, seed=seed)  # several end tokens, some side by side
+    token_ids[:, 4:6] = 0
+    packed = model(token_ids, mask=document_mask(token_ids, end_id=0))
+    for row, logits in zip(token_ids, packed, strict=True):
+        ends = [t + 1 for t in range(19) if row[t] == 0]
+        alone = [model(row[start:end][None])[0] for start, end in itertools.pairwise([0, *ends, 20])]
+        torch.testing.assert_close(logits, torch.cat(alone), rtol=0, atol=1e-6)  # angles are in float32
+
+
+@looking_back
+@pytest.mark.parametrize("chunks", [[20], [6, 14], [5, 1, 1, 13], [1] * 20])
+def test_a_changed_document_changes_no_bit_of_another_with_or_without_a_cache(switches, chunks):
+    model = small_model(context_length=20, **switches)
+    token_ids, outputs = some_tokens(T=20, seed=1) % (V - 1) + 1, []
+    token_ids[:, 7] = 0
+    for change in (0, 1):
+        changed = token_ids.clone()
+        changed[:, :7] = (changed[:, :7] + change - 1) % (V - 1) + 1
+        mask, caches, parts, start = document_mask(changed, end_id=0), model.make_caches(2), [], 0
+        for part in changed.split(chunks, dim=1):
+            end = start + part.shape[1]
+            parts.append(model(part, mask=mask[:, :, start:end, :end], caches=caches))
+            start = end
+        outputs.append(torch.cat(parts, dim=1))
+    assert not torch.equal(outputs[0][:, :7], outputs[1][:, :7])
+    assert torch.equal(outputs[0][:, 8:], outputs[1][:, 8:])
+
+
+@looking_back
+@pytest.mark.parametrize("form", ["bool", "-inf", "lowest", "heads"])
+def test_padding_on_the_left_changes_nothing(switches, form):
+    model, lengths = small_model(**switches), (8, 5, 1)
+    token_ids, T = some_tokens(B=3, T=8), 8
+    real = torch.arange(T) >= T - torch.tensor(lengths)[:, None]  # (B, T)
+    mask = (causal_mask(T) & real[:, None])[:, None]  # (B, 1, T, S); a row of padding may look nowhere
+    if form in ("-inf", "lowest"):
+        hidden = -torch.inf if form == "-inf" else torch.finfo(torch.float32).min
+        mask = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, hidden)
+    mask = mask.expand(-1, 4, -1, -1) if form == "heads" else mask
+    logits = model(token_ids, mask=mask)
+    for row, n in enumerate(lengths):
+        alone = model(token_ids[row : row + 1, T - n :])[0]
+        torch.testing.assert_close(logits[row, T - n :], alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", [causal_mask(8) & ~causal_mask(8).tril(-4), torch.ones(8, 8).bool()])
+def test_a_mask_that_shows_what_is_shifted_leaves_the_shifts_as_they_are(mask):
+    model = small_model(embedding_shift=3)  # a window of four positions, and all positions
+    assert torch.equal(model.embed(some_tokens(), mask=mask)[0], model.embed(some_tokens())[0])
+
+
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_what_a_shift_may_hand_on_is_the_diagonal_of_the_mask(n):
+    generator = torch.Generator().manual_seed(n)
+    mask = torch.rand(3, 4, 5, 8, generator=generator) < 0.3  # (B, H, T, S): 3 positions in the cache
+    x, memory = torch.ones(3, 3, 1), {}
+    shift(x, n, memory)
+    seen = shift(torch.ones(3, 5, 1), n, memory, mask=mask)[..., 0]
+    for b in range(3):
+        for t in range(5):
+            place = 3 + t - n  # of the position n before, among all 8
+            assert seen[b, t] == (place >= 0 and mask[b, :, t, place].any())

@@ -42,6 +42,18 @@ def document_mask(token_ids: Tensor, end_id: int) -> Tensor:
     return (same & causal_mask(token_ids.shape[-1], device=token_ids.device))[:, None]
 
 
+def masked_softmax(scores: Tensor) -> Tensor:
+    """Return the softmax over the last dimension; a row of nothing but -inf becomes zeros, not 0/0.
+
+    Such a query may look nowhere, as in padding on the left: it gets nothing, and its gradient is 0.
+
+    >>> masked_softmax(torch.tensor([[0.0, 0.0], [0.0, -torch.inf], [-torch.inf, -torch.inf]])).tolist()
+    [[0.5, 0.5], [1.0, 0.0], [0.0, 0.0]]
+    """
+    nowhere = (scores == float("-inf")).all(dim=-1, keepdim=True)
+    return scores.masked_fill(nowhere, 0.0).softmax(dim=-1).masked_fill(nowhere, 0.0)
+
+
 def scaled_dot_product_attention(
     q: Tensor,
     k: Tensor,
@@ -53,7 +65,8 @@ def scaled_dot_product_attention(
     """Return softmax(q kᵀ / √D) v, shape (..., T, Dv); with `return_weights`, also the weights.
 
     `q` is (..., T, D), `k` (..., S, D), `v` (..., S, Dv); the weights are (..., T, S). `mask`
-    broadcasts to (..., T, S): boolean (True = may look) or a float that is added to the scores.
+    broadcasts to (..., T, S): boolean (True = may look) or a float that is added to the scores. A
+    query that may look nowhere gets zeros, as from torch's function.
     Raises ValueError if the head widths differ, if both masks are given, or on a shape mismatch.
 
     >>> x = torch.eye(2)
@@ -81,7 +94,8 @@ def scaled_dot_product_attention(
         scores = scores.masked_fill(~mask, float("-inf"))
     elif mask is not None:
         scores = scores + mask
-    weights = scores.softmax(dim=-1)  # (..., T, S): each row sums to 1
+    # (..., T, S): each row sums to 1
+    weights = scores.softmax(dim=-1) if mask is None else masked_softmax(scores)
     output = weights @ v  # (..., T, Dv)
     return (output, weights) if return_weights else output
 

@@ -13,6 +13,7 @@ from llmcourse.attention import (
     MultiHeadAttention,
     causal_mask,
     document_mask,
+    fused_attention,
     scaled_dot_product_attention,
 )
 from llmcourse.positions import rotary_angles
@@ -150,6 +151,71 @@ def test_gradients_equal_finite_differences(kind):
         return scaled_dot_product_attention(q, k, v, mask, is_causal=kind == "causal")
 
     assert torch.autograd.gradcheck(attend, inputs)
+
+
+def mask_with_rows_that_may_look_nowhere(kind, dtype=torch.float64):
+    """For 5 queries and 6 keys; queries 1 and 4 may look nowhere."""
+    mask = make_mask("bool", 5, 6)
+    mask[1], mask[4] = False, False
+    if kind == "bool":
+        return mask
+    return torch.randn(5, 6, dtype=dtype).masked_fill(~mask, float("-inf"))
+
+
+@pytest.mark.parametrize("kind", ["bool", "float", "all"])
+@pytest.mark.parametrize("function", [scaled_dot_product_attention, fused_attention])
+def test_a_query_that_may_look_nowhere_gets_zeros_and_gradients_as_in_torch(function, kind):
+    mask = torch.zeros(5, 6).bool() if kind == "all" else mask_with_rows_that_may_look_nowhere(kind)
+    ours, theirs = ([t.requires_grad_() for t in random_qkv(5, 6)] for _ in range(2))
+    y, expected = function(*ours, mask), F.scaled_dot_product_attention(*theirs, mask)
+    assert (y[..., [1, 4], :] == 0).all()
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
+    y.square().sum().backward()
+    expected.square().sum().backward()
+    for mine, right in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad, right.grad, rtol=0, atol=1e-12)
+    assert (ours[0].grad[..., [1, 4], :] == 0).all()
+
+
+def test_more_queries_than_keys_leave_the_first_ones_without_any():
+    q, k, v = (t.requires_grad_() for t in random_qkv(5, 3))
+    y, weights = scaled_dot_product_attention(q, k, v, is_causal=True, return_weights=True)
+    assert weights.sum(-1)[0, 0].round(decimals=12).tolist() == [0, 0, 1, 1, 1]
+    y.square().sum().backward()
+    assert all(t.grad.isfinite().all() for t in (q, k, v))
+
+
+@pytest.mark.parametrize("kind", ["bool", "float"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_layer_with_such_rows_is_the_same_with_weights_and_without(kind, autocast):
+    layer, x = random_attention(d_model=8, n_heads=4, n_kv_heads=2, bias=True).float(), torch.randn(2, 5, 8)
+    mask, gradients = mask_with_rows_that_may_look_nowhere(kind, torch.float32)[:, :5], []
+    for return_weights in (False, True):
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            result = layer(x, mask=mask, return_weights=return_weights)
+        y = result[0] if return_weights else result
+        torch.testing.assert_close(y[:, [1, 4]].float(), layer.out.bias.expand(2, 2, 8), rtol=0, atol=0.01)
+        y.float().square().sum().backward()
+        gradients.append((y.detach(), *(p.grad.clone() for p in layer.parameters())))
+    assert (result[1][..., [1, 4], :] == 0).all()
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.1 if autocast else 1e-5, atol=0.5 if autocast else 1e-5)
+
+
+def test_such_rows_behind_a_cache_get_zeros_too():
+    layer, x = random_attention(d_model=8, n_heads=2), torch.randn(1, 4, 8, dtype=torch.float64)
+    mask = causal_mask(4) & torch.tensor([False, False, False, True])  # three of padding
+    whole = layer(x, mask=mask)
+    for return_weights in (False, True):
+        cache = KVCache(1, 2, 4, 4, dtype=torch.float64)
+        parts = [
+            layer(part, mask=mask[t : t + 2, : t + 2], cache=cache, return_weights=return_weights)
+            for t, part in ((0, x[:, :2]), (2, x[:, 2:]))
+        ]
+        parts = [part[0] if return_weights else part for part in parts]
+        torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-12)
+    assert (whole[:, :3] == 0).all()
 
 
 def test_order_of_keys_does_not_matter_and_order_of_queries_is_kept():

@@ -1,5 +1,6 @@
 """Weights from and to transformers: same logits, nothing lost, and clear refusals."""
 
+import copy
 import shutil
 from dataclasses import replace
 
@@ -10,14 +11,20 @@ from torch import nn
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GPT2Model,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForSequenceClassification,
     MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from llmcourse.model import GPT, ModelConfig
+from llmcourse.positions import RotaryScaling
 from llmcourse.pretrained import (
     config_from_transformers,
     course_stages,
@@ -52,7 +59,47 @@ LLAMA_CONFIGS = {
         rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
     ),
 }
-ALL_CONFIGS = [("gpt2", name) for name in GPT2_CONFIGS] + [("llama", name) for name in LLAMA_CONFIGS]
+QWEN3_CONFIGS = {
+    "plain": {},
+    "tied": dict(tie_word_embeddings=True),
+    "narrow-heads": dict(head_dim=4, num_key_value_heads=1),
+    "plain-heads": dict(head_dim=8),
+    "other-eps": dict(rms_norm_eps=0.1),
+    "five-heads": dict(num_attention_heads=5, num_key_value_heads=5),
+}
+FAMILIES = {"gpt2": GPT2_CONFIGS, "llama": LLAMA_CONFIGS, "qwen3": QWEN3_CONFIGS}
+ALL_CONFIGS = [(family, name) for family, names in FAMILIES.items() for name in names]
+
+# All fields of config.json of meta-llama/Llama-3.2-1B and Qwen/Qwen3-0.6B, as the hub has them.
+PUBLISHED = {
+    "llama": dict(
+        architectures=["LlamaForCausalLM"], attention_bias=False, attention_dropout=0.0,
+        bos_token_id=128000, eos_token_id=128001, head_dim=64, hidden_act="silu", hidden_size=2048,
+        initializer_range=0.02, intermediate_size=8192, max_position_embeddings=131072, mlp_bias=False,
+        model_type="llama", num_attention_heads=32, num_hidden_layers=16, num_key_value_heads=8,
+        pretraining_tp=1, rms_norm_eps=1e-5,
+        rope_scaling=dict(factor=32.0, high_freq_factor=4.0, low_freq_factor=1.0,
+                          original_max_position_embeddings=8192, rope_type="llama3"),
+        rope_theta=500000.0, tie_word_embeddings=True, torch_dtype="bfloat16", use_cache=True,
+        vocab_size=128256,
+    ),
+    "qwen3": dict(
+        architectures=["Qwen3ForCausalLM"], attention_bias=False, attention_dropout=0.0,
+        bos_token_id=151643, eos_token_id=151645, head_dim=128, hidden_act="silu", hidden_size=1024,
+        initializer_range=0.02, intermediate_size=3072, max_position_embeddings=40960,
+        max_window_layers=28, model_type="qwen3", num_attention_heads=16, num_hidden_layers=28,
+        num_key_value_heads=8, rms_norm_eps=1e-6, rope_scaling=None, rope_theta=1000000,
+        sliding_window=None, tie_word_embeddings=True, torch_dtype="bfloat16", use_cache=True,
+        use_sliding_window=False, vocab_size=151936,
+    ),
+}  # fmt: skip
+SMALLER = {  # the same in all that is not size
+    "llama": dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2),
+    "qwen3": dict(hidden_size=32, intermediate_size=96, num_attention_heads=2, num_key_value_heads=1),
+}
+SMALLER = {family: sizes | dict(num_hidden_layers=2, vocab_size=V, bos_token_id=1, eos_token_id=2)
+           for family, sizes in SMALLER.items()}  # fmt: skip
+KINDS = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}
 
 
 def randomize(model, seed=0):
@@ -71,7 +118,18 @@ def their_model(family, name="plain", **options):
         return randomize(GPT2LMHeadModel(GPT2Config(**options)))
     shape = dict(vocab_size=V, max_position_embeddings=32, hidden_size=32, intermediate_size=56)
     shape |= dict(num_hidden_layers=2, num_attention_heads=4, bos_token_id=None, eos_token_id=None)
-    return randomize(LlamaForCausalLM(LlamaConfig(**(shape | LLAMA_CONFIGS[name] | options))))
+    shape |= dict(num_key_value_heads=4, head_dim=16) if family == "qwen3" else {}
+    config, kind = KINDS[family]
+    return randomize(kind(config(**(shape | FAMILIES[family][name] | options))))
+
+
+def published_model(family, **changes):
+    """A model with all published fields, but smaller; its weights are random."""
+    config, kind = KINDS[family]
+    fields = copy.deepcopy(PUBLISHED[family] | SMALLER[family] | changes)
+    if family == "llama" and "head_dim" not in changes:
+        fields["head_dim"] = 16  # of a narrower model; 64 elsewhere
+    return randomize(kind(config(**fields)).float())
 
 
 def some_tokens(B=3, T=32):
@@ -155,7 +213,7 @@ def test_conversion_keeps_the_mode(training):
     assert to_transformers(ours).training == training
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_attention_maps_equal_those_of_transformers(family):
     theirs = their_model(family)
     theirs.set_attn_implementation("eager")
@@ -194,7 +252,13 @@ def test_half_precision_weights_are_read_into_float32():
         (LlamaConfig(hidden_act="gelu"), "hidden_act='gelu'"),
         (LlamaConfig(attention_bias=True), "attention_bias=True"),
         (LlamaConfig(mlp_bias=True), "mlp_bias=True"),
-        (LlamaConfig(hidden_size=64, num_attention_heads=4, head_dim=32), "head_dim=32"),
+        (Qwen2Config(), "model_type='qwen2'"),
+        (Qwen3Config(attention_bias=True), "attention_bias=True"),
+        (Qwen3Config(hidden_act="gelu"), "hidden_act='gelu'"),
+        (
+            LlamaConfig(rope_parameters=dict(rope_type="default", partial_rotary_factor=0.5)),
+            "partial_rotary_factor=0.5",
+        ),
         (
             LlamaConfig(rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}),
             "rope_type='linear'",
@@ -210,7 +274,7 @@ def test_other_architectures_of_transformers_are_refused_by_name(hf_config, mess
 def test_a_model_of_another_architecture_is_refused_by_name():
     shape = dict(vocab_size=V, hidden_size=16, intermediate_size=16, num_hidden_layers=1)
     theirs = GPTNeoXForCausalLM(GPTNeoXConfig(**shape, num_attention_heads=2))
-    with pytest.raises(ValueError, match="model_type='gpt_neox': only 'gpt2' and 'llama' can be converted"):
+    with pytest.raises(ValueError, match="model_type='gpt_neox': only 'gpt2', 'llama' and 'qwen3' can"):
         from_transformers(theirs)
 
 
@@ -222,7 +286,9 @@ def test_a_model_of_another_architecture_is_refused_by_name():
         (ModelConfig.gpt2(V, bias=False), ["bias=False (not True)"]),
         (ModelConfig.gpt2(V, n_kv_heads=2), ["n_kv_heads=2 (not n_heads=4)"]),
         (ModelConfig.gpt2(V, scaled_embeddings=True), ["scaled_embeddings=True (not False)"]),
-        (ModelConfig.llama(V, qk_norm=True), ["qk_norm=True (not False)"]),
+        (ModelConfig.gpt2(V, qk_norm=True), ["qk_norm=True (not False)"]),
+        (ModelConfig.gpt2(V, d_head=8), ["d_head=8 (not d_model / n_heads)"]),
+        (ModelConfig.llama(V, n_heads=3, d_head=8), ["n_heads=3 (does not divide d_model=128)"]),
         (ModelConfig.llama(V, positions="none"), ["positions='none' (not 'rotary')"]),
         (ModelConfig.llama(V, bias=True), ["bias=True (not False)"]),
         (
@@ -236,6 +302,184 @@ def test_our_models_that_fit_neither_say_what_is_in_the_way(config, messages):
         to_transformers(GPT(replace(config, n_layers=1)))
     for message in messages:
         assert message in str(caught.value)
+
+
+# --- today's small models ----------------------------------------------------------------------
+
+
+def in_float64(theirs):
+    """The same model, whose angles too are in float64: transformers multiplies positions in float32."""
+    theirs = copy.deepcopy(theirs).double()
+    rotary = theirs.model.rotary_emb
+
+    def angles(x, position_ids):
+        turns = position_ids[..., None].double() * rotary.exact
+        turns = torch.cat([turns, turns], dim=-1)
+        return turns.cos().float().double(), turns.sin().float().double()  # our tables are in float32
+
+    scaling, config = RotaryScaling(32.0), theirs.config
+    plain = config.rope_parameters["rope_theta"] ** (
+        -torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
+    )
+    rotary.exact = scaling.scale(plain) if config.rope_parameters["rope_type"] == "llama3" else plain
+    torch.testing.assert_close(rotary.exact.float(), rotary.inv_freq.float(), rtol=1e-5, atol=0)
+    rotary.forward = angles
+    return theirs
+
+
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_published_fields_are_read(family):
+    config = config_from_transformers(KINDS[family][0](**copy.deepcopy(PUBLISHED[family])))
+    fields = PUBLISHED[family]
+    assert (config.d_model, config.n_layers) == (fields["hidden_size"], fields["num_hidden_layers"])
+    assert (config.n_heads, config.n_kv_heads) == (fields["num_attention_heads"], 8)
+    assert config.head_width == fields["head_dim"]
+    assert config.hidden_width == fields["intermediate_size"]
+    assert config.norm_eps == fields["rms_norm_eps"]
+    assert config.rotary_base == fields["rope_theta"]
+    assert config.rotary_scaling == (RotaryScaling(32.0, 1.0, 4.0, 8192) if family == "llama" else None)
+    assert config.qk_norm == (family == "qwen3")
+    assert config.tied_embeddings
+    assert (config.vocab_size, config.context_length) == (
+        fields["vocab_size"],
+        fields["max_position_embeddings"],
+    )
+
+
+@pytest.mark.parametrize("family", PUBLISHED)
+@torch.no_grad()
+def test_logits_of_published_models_are_ours_at_short_and_at_long_positions(family):
+    theirs = published_model(family)
+    ours = from_transformers(theirs, context_length=12_000)
+    token_ids = torch.randint(V, (1, 600), generator=torch.Generator().manual_seed(0))
+    expected = theirs(token_ids).logits
+    assert expected.std() > 0.5  # a difference would show
+    torch.testing.assert_close(ours(token_ids), expected, rtol=0, atol=LIMIT)
+
+    places = torch.cat([torch.arange(300), torch.arange(9_000, 9_300)])  # far apart, beyond Llama's 8,192
+    options = dict(position_ids=places[None], attention_mask=torch.ones_like(token_ids))
+    expected, near = in_float64(theirs)(token_ids, **options).logits, expected
+    assert (expected - near)[:, 300:].abs().max() > 0.01  # distance counts
+    ours = ours.double()
+    ours.rotary_cos, ours.rotary_sin = ours.rotary_cos[places], ours.rotary_sin[places]
+    torch.testing.assert_close(ours(token_ids), expected, rtol=0, atol=LIMIT)
+
+
+VALUES = [  # each field of a published configuration, alone, and what else a file may hold
+    ("llama", dict(attention_bias=True)), ("llama", dict(mlp_bias=True)), ("llama", dict(hidden_act="gelu")),
+    ("llama", dict(hidden_act="relu")), ("llama", dict(attention_dropout=0.3)), ("llama", dict(head_dim=8)),
+    ("llama", dict(head_dim=32)), ("llama", dict(hidden_size=32)), ("llama", dict(intermediate_size=8)),
+    ("llama", dict(max_position_embeddings=64)), ("llama", dict(num_attention_heads=8)),
+    ("llama", dict(num_hidden_layers=1)), ("llama", dict(num_key_value_heads=1)),
+    ("llama", dict(num_key_value_heads=None)), ("llama", dict(pretraining_tp=2)),
+    ("llama", dict(rms_norm_eps=0.3)), ("llama", dict(rope_theta=100.0)), ("llama", dict(rope_scaling=None)),
+    ("llama", dict(tie_word_embeddings=False)), ("llama", dict(vocab_size=80)), ("llama", dict(use_cache=False)),
+    ("llama", dict(initializer_range=0.5)), ("llama", dict(bos_token_id=3)), ("llama", dict(pad_token_id=5)),
+    ("llama", dict(sliding_window=4)), ("llama", dict(partial_rotary_factor=0.5)),
+    ("llama", dict(layer_types=["full_attention", "sliding_attention"], sliding_window=4)),
+    ("llama", dict(chunk_size_feed_forward=2)), ("llama", dict(attention_multiplier=3.0)),
+    ("qwen3", dict(attention_bias=True)), ("qwen3", dict(hidden_act="gelu")), ("qwen3", dict(head_dim=8)),
+    ("qwen3", dict(attention_dropout=0.3)), ("qwen3", dict(hidden_size=24)), ("qwen3", dict(rms_norm_eps=0.3)),
+    ("qwen3", dict(num_key_value_heads=2)), ("qwen3", dict(num_key_value_heads=None)),
+    ("qwen3", dict(rope_theta=100.0)), ("qwen3", dict(sliding_window=4)), ("qwen3", dict(max_window_layers=0)),
+    ("qwen3", dict(use_sliding_window=True)), ("qwen3", dict(tie_word_embeddings=False)),
+    ("qwen3", dict(use_sliding_window=True, sliding_window=4, max_window_layers=1)),
+    ("qwen3", dict(layer_types=["full_attention", "sliding_attention"])),
+    ("qwen3", dict(partial_rotary_factor=0.5)), ("qwen3", dict(mlp_bias=True)),
+    ("gpt2", dict(activation_function="gelu")), ("gpt2", dict(activation_function="silu")),
+    ("gpt2", dict(attn_pdrop=0.5)), ("gpt2", dict(embd_pdrop=0.5)), ("gpt2", dict(resid_pdrop=0.0)),
+    ("gpt2", dict(layer_norm_epsilon=0.3)), ("gpt2", dict(n_embd=16)), ("gpt2", dict(n_head=2)),
+    ("gpt2", dict(n_inner=24)), ("gpt2", dict(n_layer=1)), ("gpt2", dict(n_positions=40)),
+    ("gpt2", dict(reorder_and_upcast_attn=True)), ("gpt2", dict(scale_attn_weights=False)),
+    ("gpt2", dict(scale_attn_by_inverse_layer_idx=True)), ("gpt2", dict(tie_word_embeddings=False)),
+    ("gpt2", dict(add_cross_attention=True)), ("gpt2", dict(vocab_size=80)), ("gpt2", dict(summary_type="mean")),
+]  # fmt: skip
+ROPES = [
+    *(dict(rope_type=kind, factor=2.0) for kind in ("linear", "dynamic", "yarn")),
+    dict(rope_type="longrope", factor=2.0, short_factor=[1.0] * 8, long_factor=[2.0] * 8),
+    dict(rope_type="proportional", partial_rotary_factor=0.5),
+    dict(rope_type="default", factor=4.0),
+    dict(rope_type="llama3", factor=0.5),
+    *(dict(rope_type="llama3") | {name: value} for name, value in (
+        ("factor", 2.0), ("low_freq_factor", 2.0), ("low_freq_factor", 5.0), ("high_freq_factor", 40.0),
+        ("original_max_position_embeddings", 16), ("attention_factor", 2.0), ("partial_rotary_factor", 0.5),
+    )),
+]  # fmt: skip
+ROPES = [
+    PUBLISHED["llama"]["rope_scaling"] | dict(original_max_position_embeddings=512) | rope for rope in ROPES
+]
+VALUES += [("llama", dict(rope_scaling=rope)) for rope in ROPES]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("family", "change"), VALUES, ids=lambda value: str(value)[:60])
+@torch.no_grad()
+def test_each_field_is_read_or_means_nothing_or_is_refused_by_name(family, change):
+    theirs, refusal = (
+        their_model(family, **change) if family == "gpt2" else published_model(family, **change),
+        "",
+    )
+    try:
+        ours = from_transformers(theirs)
+    except ValueError as error:
+        refusal = str(error)
+    if refusal:
+        assert any(f"{field}=" in refusal for field in [*change, *(change.get("rope_scaling") or {})]), (
+            refusal
+        )
+        return
+    torch.testing.assert_close(ours(some_tokens()), theirs(some_tokens()).logits, rtol=0, atol=LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(use_sliding_window=True, sliding_window=4, max_window_layers=1), "sliding_window=4 .not None"),
+        (dict(rope_scaling=dict(rope_type="yarn", factor=4.0)), "rope_type='yarn'"),
+        (dict(per_layer_config={1: {"intermediate_size": 8}}), "per_layer_config="),
+    ],
+)
+def test_long_context_settings_of_qwen3_are_refused_by_name(change, message):
+    with pytest.raises(ValueError, match=message):
+        config_from_transformers(Qwen3Config(**(PUBLISHED["qwen3"] | change)))
+
+
+@pytest.mark.parametrize("scaling", [None, RotaryScaling(16.0, 0.5, 8.0, 16)])
+@pytest.mark.parametrize("options", [{}, dict(qk_norm=True), dict(qk_norm=True, n_heads=3), dict(d_head=6)])
+@pytest.mark.parametrize("tied", [False, True])
+def test_our_heads_and_positions_go_to_transformers_and_back(options, scaling, tied):
+    shape = dict(context_length=64, d_model=32, n_layers=2, n_kv_heads=1, d_head=12) | options
+    ours = randomize(GPT(ModelConfig.llama(V, **shape, rotary_scaling=scaling, tied_embeddings=tied)))
+    theirs = to_transformers(ours)
+    assert type(theirs) is (Qwen3ForCausalLM if shape.get("qk_norm") else LlamaForCausalLM)
+    assert largest_difference(ours, theirs) < LIMIT
+    back = from_transformers(theirs)
+    assert_same_weights(back, ours)
+    assert back.config == replace(ours.config, d_ff=ours.config.hidden_width)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_shorter_context_reads_the_same_and_a_longer_one_is_refused(family):
+    theirs = their_model(family)
+    shorter = from_transformers(theirs, context_length=9)
+    assert torch.equal(shorter(some_tokens(T=9)), from_transformers(theirs)(some_tokens(T=9)))
+    with pytest.raises(ValueError, match="context_length=33: the model has 32 positions"):
+        from_transformers(theirs, context_length=33)
+
+
+def test_weights_that_are_missing_or_unknown_are_named():
+    config = their_model("llama").config
+    with pytest.raises(
+        ValueError, match=r"LlamaForSequenceClassification has other weights .*lm_head.weight"
+    ):
+        from_transformers(LlamaForSequenceClassification(config))
+    with pytest.raises(ValueError, match=r"GPT2Model has other weights .*; give a causal language model"):
+        from_transformers(GPT2Model(their_model("gpt2").config))
+    adapted = their_model("llama")
+    adapted.model.layers[0].self_attn.q_proj.lora_A = nn.Linear(32, 2)
+    with pytest.raises(ValueError, match=r"q_proj.lora_A.bias, .* without adapters"):
+        from_transformers(adapted)
 
 
 # --- our own folders ---------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.data.batches import pad
+from llmcourse.evaluation import evaluating
 from llmcourse.inputs import class_row, id_row, text_list, whole
 from llmcourse.model import GPT
 from llmcourse.optim import AdamW, parameter_groups
@@ -106,12 +107,11 @@ def encoder_features(
     the precision of the products. Raises ValueError for no texts, and what is no text.
     Source: Reimers & Gurevych 2019, arXiv:1908.10084, sec. 3 (mean pooling).
     """
-    model.eval()
     device = next(model.parameters()).device
 
     def states_of(rows):
         token_ids, mask = (x.to(device) for x in pad_right(rows, tokenizer.pad_token_id or 0))
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with evaluating(model), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             return model(token_ids, attention_mask=mask, output_hidden_states=True).hidden_states, mask
 
     texts = text_list(texts)
@@ -126,11 +126,11 @@ def gpt_features(model: GPT, rows: Sequence[Sequence[int]], batch_size: int = 64
     Raises ValueError for no rows, a longer one, and an id outside the vocabulary.
     """
     rows = _checked_rows(model, rows)
-    model.eval()
 
     def states_of(some):
         token_ids, mask = pad_right(some)
-        return hidden_states(model, token_ids), mask
+        with evaluating(model):
+            return hidden_states(model, token_ids), mask
 
     return _pooled_states(rows, batch_size, states_of)
 
@@ -221,10 +221,10 @@ def accuracy(model: GPTClassifier, rows, labels, batch_size: int = 64) -> float:
     An empty row is a text as well: the head's bias decides. Raises ValueError as `fit_classifier`.
     """
     rows, labels = _labelled_rows(model, rows, labels)
-    model.eval()
     right = 0
     for batch in batches_by_length([len(row) for row in rows], batch_size):
-        guesses = model(*pad_right([rows[i] for i in batch])).argmax(dim=-1)
+        with evaluating(model):
+            guesses = model(*pad_right([rows[i] for i in batch])).argmax(dim=-1)
         right += (guesses == labels[batch]).sum().item()
     return right / len(rows)
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.attention import KVCache, MultiHeadAttention
+from llmcourse.evaluation import evaluating
 from llmcourse.model import GPT, MLP, Block, ModelConfig
 from llmcourse.positions import apply_rotary
 
@@ -36,7 +37,7 @@ def start_decoding(model: nn.Module, token_ids: Tensor) -> tuple[Tensor, Functio
     """Read a prompt (B, T); return the logits (B, V) after it, and a function for what follows.
 
     The function maps the next ids (B,) to the logits (B, V) after them, until the context is
-    full: then it raises ValueError. No gradient is kept.
+    full: then it raises ValueError. No gradient is kept, and there is no dropout.
 
     >>> model = GPT(ModelConfig(vocab_size=10, d_model=16, n_layers=1)).eval()
     >>> logits, step = start_decoding(model, torch.tensor([[1, 2, 3]]))
@@ -44,10 +45,14 @@ def start_decoding(model: nn.Module, token_ids: Tensor) -> tuple[Tensor, Functio
     True
     """
     caches = model.make_caches(len(token_ids))
-    logits = model(token_ids, caches=caches)[:, -1]
-    if can_line_up(model):
-        return logits, line_up(model, caches)
-    return logits, torch.no_grad()(lambda new: model(new[:, None], caches=caches)[:, -1])
+
+    @torch.no_grad()
+    def read(ids: Tensor) -> Tensor:
+        with evaluating(model):
+            return model(ids, caches=caches)[:, -1]
+
+    logits = read(token_ids)
+    return logits, line_up(model, caches) if can_line_up(model) else lambda new: read(new[:, None])
 
 
 def can_line_up(model: nn.Module) -> bool:

@@ -4,13 +4,34 @@ Dimensions: T time (context_length), S new tokens of a window (stride), N items,
 """
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.inputs import id_row, plain, whole
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Read `model` in evaluation mode, without dropout; then each part is again in the mode it was in.
+
+    >>> model = nn.Dropout(0.5)
+    >>> with evaluating(model):
+    ...     model(torch.ones(2)).tolist()
+    [1.0, 1.0]
+    >>> model.training
+    True
+    """
+    in_training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for part in in_training:
+            part.training = True
 
 
 def evaluate_loss(
@@ -40,19 +61,19 @@ def token_losses(
         raise ValueError(f"stride={S} must be between 1 and the context of {T}")
     batch_size = whole(batch_size, "batch_size")
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     parts = []
     starts = list(range(0, len(token_ids) - 1, S))
     full = [start for start in starts if start + T + 1 <= len(token_ids)]
     groups = [full[i : i + batch_size] for i in range(0, len(full), batch_size)]
     if len(full) < len(starts):  # the first window that reaches the end of the text, shorter
         groups.append([starts[len(full)]])
-    for group in groups:
-        rows = torch.stack([token_ids[start : start + T + 1] for start in group]).to(device)
-        losses = F.cross_entropy(model(rows[:, :-1]).transpose(1, 2), rows[:, 1:], reduction="none").cpu()
-        parts += [loss if start == 0 else loss[T - S :] for start, loss in zip(group, losses, strict=True)]
-    model.train(was_training)
+    with evaluating(model):
+        for group in groups:
+            rows = torch.stack([token_ids[start : start + T + 1] for start in group]).to(device)
+            losses = F.cross_entropy(model(rows[:, :-1]).transpose(1, 2), rows[:, 1:], reduction="none").cpu()
+            parts += [
+                loss if start == 0 else loss[T - S :] for start, loss in zip(group, losses, strict=True)
+            ]
     return torch.cat(parts)
 
 
@@ -116,19 +137,17 @@ def multiple_choice(
             f"options of {int(lengths.min())} to {int(lengths.max())} tokens and contexts from "
             f"{min(map(len, contexts))}: an option has 1 to {T} tokens, a context needs at least 1"
         )
-    was_training = model.training
-    model.eval()
     sums = torch.zeros(lengths.shape, dtype=torch.float64)
     for i, (context, row) in enumerate(zip(contexts, options, strict=True)):
         shared = context[-(T + 1 - int(lengths[i].max())) :]
         rows = torch.zeros(len(row), len(shared) + int(lengths[i].max()), dtype=torch.long)
         for k, option in enumerate(row):  # filled up on the right, where a causal model cannot look
             rows[k, : len(shared) + len(option)] = torch.as_tensor([*shared, *option])
-        logits = model(rows[:, :-1].to(device))[:, len(shared) - 1 :]  # (K, longest option, V)
+        with evaluating(model):
+            logits = model(rows[:, :-1].to(device))[:, len(shared) - 1 :]  # (K, longest option, V)
         losses = F.cross_entropy(logits.transpose(1, 2), rows[:, len(shared) :].to(device), reduction="none")
         filled_up = torch.arange(losses.shape[1]) >= lengths[i, :, None]
         sums[i] = -losses.cpu().double().masked_fill(filled_up, 0.0).sum(-1)
-    model.train(was_training)
     return sums, lengths
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from llmcourse.decode import start_decoding
+from llmcourse.evaluation import evaluating
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -85,9 +86,7 @@ def stream(
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
     limit = model.config.context_length
     window, written, step = token_ids[:, -limit:].to(device), [], None
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for _ in range(max_new_tokens):
             if step is not None and window.shape[-1] + len(written) <= limit:
                 logits = step(written[-1])  # (B, V)
@@ -101,8 +100,6 @@ def stream(
                     logits = model(window)[:, -1]
             written.append(choose_next(logits, temperature, top_k, top_p, generator))  # (B,)
             yield written[-1]
-    finally:
-        model.train(was_training)
 
 
 def generate(model: nn.Module, token_ids, max_new_tokens: int, stop_id=None, **options) -> Tensor:

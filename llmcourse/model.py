@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from llmcourse.attention import KVCache, MultiHeadAttention
 from llmcourse.config import CHOICES as CHOICES
 from llmcourse.config import ModelConfig as ModelConfig
+from llmcourse.evaluation import evaluating
 from llmcourse.positions import TokenShift, rotary_angles, shift, sinusoidal_positions
 from llmcourse.weights import refuse_two_ends
 
@@ -182,12 +183,13 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def attention_maps(self, token_ids: Tensor) -> list[Tensor]:
-        """Return one (B, H, T, T) tensor of attention weights for each layer."""
-        x, rotary = self.embed(token_ids)
+        """Return one (B, H, T, T) tensor of attention weights for each layer, without dropout."""
         maps = []
-        for block in self.blocks:
-            x, weights = block(x, rotary=rotary, return_weights=True, token_ids=token_ids)
-            maps.append(weights)
+        with evaluating(self):
+            x, rotary = self.embed(token_ids)
+            for block in self.blocks:
+                x, weights = block(x, rotary=rotary, return_weights=True, token_ids=token_ids)
+                maps.append(weights)
         return maps
 
     def make_caches(self, batch_size: int) -> list[KVCache]:

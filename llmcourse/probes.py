@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmcourse.evaluation import evaluate_loss
+from llmcourse.evaluation import evaluate_loss, evaluating
 from llmcourse.generate import generate
 from llmcourse.training import Batch, Step, train
 
@@ -150,7 +150,9 @@ def record_run(
     share = counts(read, V) / counts(read, V).sum()
     pairs = pair_losses(train_ids, V)
     sample, written = "", math.nan
-    if model(rows[:1]).isfinite().all():  # a broken model writes nothing
+    with evaluating(model):
+        works = model(rows[:1]).isfinite().all()
+    if works:  # a broken model writes nothing
         ids = generate(model, rows[0, :8], 120, seed=0, use_cache=False)[0].cpu()
         sample, written = decode(ids.tolist()), pairs[ids[:-1], ids[1:]].mean().item()
     return Run(
@@ -194,7 +196,7 @@ def length(tensors: Iterable[Tensor]) -> float:
     >>> length([torch.tensor([3.0]), torch.tensor([[4.0]])])
     5.0
     """
-    return math.sqrt(sum(t.detach().double().square().sum().item() for t in tensors))
+    return math.sqrt(sum(t.detach().cpu().double().square().sum().item() for t in tensors))
 
 
 def distance(tensors: Iterable[Tensor], others: Iterable[Tensor]) -> float:
@@ -204,7 +206,7 @@ def distance(tensors: Iterable[Tensor], others: Iterable[Tensor]) -> float:
 
 def counts(ids: Tensor, vocab_size: int) -> Tensor:
     """Return (V,): how often each token occurs, plus one half, so that no logarithm is infinite."""
-    return torch.bincount(ids.flatten(), minlength=vocab_size).double() + 0.5
+    return torch.bincount(ids.flatten(), minlength=vocab_size).cpu().double() + 0.5
 
 
 def pair_losses(ids: Tensor, vocab_size: int) -> Tensor:
@@ -222,13 +224,11 @@ def future_change(model: nn.Module, rows: Tensor) -> tuple[float, float]:
     """
     changed, place = rows.clone(), rows.shape[1] // 2
     changed[:, place] = (changed[:, place] + 1) % model.config.vocab_size
-    was_training, outputs = model.training, []
-    model.eval()
+    outputs = []
     for ids in (rows, changed):
-        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):
+        with evaluating(model), torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):
             torch.manual_seed(0)
             outputs.append(model(ids))  # (B, T, V)
-    model.train(was_training)
     change = (outputs[1] - outputs[0]).abs().amax(dim=(0, 2))  # (T,)
     return change[place - 1].item(), change[: place - 1].max().item()
 
@@ -236,8 +236,5 @@ def future_change(model: nn.Module, rows: Tensor) -> tuple[float, float]:
 @torch.no_grad()
 def copied_share(model: nn.Module, rows: Tensor) -> float:
     """Return the share of positions of `rows` whose likeliest next token is the token just read."""
-    was_training = model.training
-    model.eval()
-    share = (model(rows).argmax(-1) == rows).double().mean().item()
-    model.train(was_training)
-    return share
+    with evaluating(model):
+        return (model(rows).argmax(-1) == rows).cpu().double().mean().item()

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.data.batches import IGNORE
+from llmcourse.evaluation import evaluating
 from llmcourse.model import GPT
 from llmcourse.training import Batch, train
 
@@ -153,7 +154,7 @@ def measure_noise_scale(
     total, squares, count = 0.0, 0.0, len(inputs) // small
     for x, y in zip(inputs.split(small), targets.split(small), strict=True):
         parts = torch.autograd.grad(loss(model, x, y), parameters)
-        gradient = torch.cat([part.flatten() for part in parts]).double()
+        gradient = torch.cat([part.flatten() for part in parts]).cpu().double()
         squares += gradient.square().sum().item() / count
         total = total + gradient / count
     return noise_scale(squares, total.square().sum().item(), small, len(inputs))
@@ -185,8 +186,8 @@ def layer_spread(model: GPT, inputs: Tensor, targets: Tensor) -> tuple[list[floa
     """Return (activations, gradients): two lists with one number for each layer, from one batch (B, T).
 
     The first is the standard deviation of what the block hands on, the second the length of the
-    gradient of the mean loss with respect to that block's parameters. The model's own gradients
-    are left alone.
+    gradient of the mean loss with respect to that block's parameters, both without dropout. The
+    model's own gradients are left alone.
     """
     spreads: list[float] = []
     hooks = [
@@ -194,7 +195,8 @@ def layer_spread(model: GPT, inputs: Tensor, targets: Tensor) -> tuple[list[floa
         for block in model.blocks
     ]
     try:
-        loss = mean_loss(model, inputs, targets)
+        with evaluating(model):
+            loss = mean_loss(model, inputs, targets)
     finally:
         for hook in hooks:
             hook.remove()

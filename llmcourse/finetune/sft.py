@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from llmcourse.data.batches import IGNORE
+from llmcourse.evaluation import evaluating
 from llmcourse.generate import generate
 from llmcourse.model import GPT
 from llmcourse.tokenizer import BPETokenizer
@@ -175,18 +176,16 @@ def right_answers(model: GPT, examples: Iterable, pad_id: int, batch_size: int =
     beginning of it, the largest logit is that of its next token, the end token included.
     """
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     examples = list(examples)
     order = sorted(range(len(examples)), key=lambda i: len(examples[i][0]))  # little padding
     right = [False] * len(examples)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         inputs, targets = (part.to(device) for part in pad_chats([examples[i] for i in rows], pad_id))
-        agrees = (model(inputs).argmax(-1) == targets) | (targets == IGNORE)  # (B, T)
+        with evaluating(model):
+            agrees = (model(inputs).argmax(-1) == targets) | (targets == IGNORE)  # (B, T)
         for i, good in zip(rows, agrees.all(-1).tolist(), strict=True):
             right[i] = good
-    model.train(was_training)
     return right
 
 

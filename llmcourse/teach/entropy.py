@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from llmcourse.evaluation import evaluating
 from llmcourse.teach import plots
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz "
@@ -42,8 +43,9 @@ def neural_predictor(model, window: int = 64, batch_size: int = 32) -> Predictor
             group = [torch.as_tensor(row[-window:]) for row in rows[start : start + batch_size]]
             ids = torch.nn.utils.rnn.pad_sequence(group, batch_first=True).to(device)
             last = torch.tensor([len(row) - 1 for row in group])
-            logits = model(ids)[torch.arange(len(group)), last]  # what stands after `last` cannot be seen
-            parts.append(logits.softmax(-1).double().cpu())
+            with evaluating(model):
+                logits = model(ids)[torch.arange(len(group)), last]  # what stands after `last` cannot be seen
+            parts.append(logits.softmax(-1).cpu().double())
         return torch.cat(parts).numpy()
 
     return predict

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import torch
 
+from llmcourse.evaluation import evaluating
 from llmcourse.generate import generate, keep_top_k, keep_top_p
 from llmcourse.positions import rotary_angles, sinusoidal_positions
 from llmcourse.runtime import someone_is_watching
@@ -86,7 +87,7 @@ def explore_sampling(model, tokenizer, prompt: str) -> None:
 
     def show(prompt, temperature, top_k, top_p, seed):
         ids = torch.tensor([tokenizer.encode(prompt) or tokenizer.encode("\n")])
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             logits = model(ids[:, -model.config.context_length :])[0, -1]
         settings = dict(temperature=temperature, top_k=top_k or None, top_p=top_p)
         next_token_figure(logits, tokenizer, **settings)

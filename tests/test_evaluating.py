@@ -1,0 +1,183 @@
+"""Functions that read a model switch dropout off, and leave each part of it in the mode it was in."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from llmcourse.classify import GPTClassifier, accuracy, encoder_features, gpt_features
+from llmcourse.decode import start_decoding
+from llmcourse.evaluation import evaluate_loss, evaluating, multiple_choice, token_losses
+from llmcourse.finetune.sft import right_answers
+from llmcourse.generate import generate, stream
+from llmcourse.model import GPT, ModelConfig
+from llmcourse.probes import copied_share, future_change
+from llmcourse.teach.entropy import neural_predictor
+from llmcourse.tuning import layer_spread
+
+V = 17
+IDS = torch.randint(V, (3, 12), generator=torch.Generator().manual_seed(0))
+ROWS = IDS.tolist()
+CHATS = [(row, [False] + [True] * 11) for row in ROWS]
+
+
+def tokenizer(texts, **options):
+    return {"input_ids": ROWS[: len(texts)]}
+
+
+tokenizer.pad_token_id = 0
+
+
+def decoded(model):
+    logits, step = start_decoding(model, IDS)
+    return torch.stack([logits, step(IDS[:, 0]), step(IDS[:, 1])])
+
+
+READERS: dict[str, Callable] = {  # each gives numbers that dropout would change
+    "attention_maps": lambda model: torch.stack(model.attention_maps(IDS)),
+    "evaluate_loss": lambda model: evaluate_loss(model, IDS.flatten()),
+    "token_losses": lambda model: token_losses(model, IDS.flatten(), stride=3),
+    "multiple_choice": lambda model: multiple_choice(model, ROWS[:1], [ROWS[1:]])[0],
+    "gpt_features": lambda model: gpt_features(model, ROWS),
+    "right_answers": lambda model: right_answers(model, CHATS * 20, pad_id=0),
+    "future_change": lambda model: future_change(model, IDS),
+    "copied_share": lambda model: copied_share(model, IDS.repeat(20, 1)),
+    "neural_predictor": lambda model: neural_predictor(model)(ROWS),
+    "layer_spread": lambda model: layer_spread(model, IDS, IDS),
+    "start_decoding": decoded,
+    "generate": lambda model: generate(model, IDS, 8, seed=0),
+    "generate without a cache": lambda model: generate(model, IDS, 8, temperature=0, use_cache=False),
+}
+SWITCHES = [{}, dict(token_shift=True, embedding_shift=1)]  # the second is decoded the long way
+
+
+def in_training(switches=None, seed=0):
+    """A model with dropout that is in training, all but one frozen block."""
+    torch.manual_seed(seed)
+    config = ModelConfig(V, context_length=24, d_model=16, n_layers=3, dropout=0.5, **(switches or {}))
+    model = GPT(config).train()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    model.blocks[1].eval()
+    return model
+
+
+def modes(model):
+    return [module.training for module in model.modules()]
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+@pytest.mark.parametrize("reader", READERS)
+def test_a_model_in_training_is_read_as_in_evaluation_and_goes_on_as_before(reader, switches):
+    model, read = in_training(switches), READERS[reader]
+    before, state = modes(model), torch.get_rng_state()
+    found = [torch.as_tensor(read(model)) for _ in range(2)]
+    assert modes(model) == before
+    assert torch.equal(torch.get_rng_state(), state)  # nothing was drawn from the run's own numbers
+    expected = torch.as_tensor(read(model.eval()))
+    for one in found:
+        assert torch.equal(one, expected)
+
+
+def test_encoders_and_classifiers_are_read_alike():
+    torch.manual_seed(0)
+    encoder = BertModel(BertConfig(vocab_size=V, hidden_size=12, num_hidden_layers=1, num_attention_heads=2,
+                                   intermediate_size=8, hidden_dropout_prob=0.5)).train()  # fmt: skip
+    classifier = GPTClassifier(in_training()).train()
+    nn.init.normal_(classifier.head.weight)
+    for model, read in (
+        (encoder, lambda model: encoder_features(model, tokenizer, ["a", "b"])),
+        (classifier, lambda model: accuracy(model, ROWS * 40, [0, 1, 1] * 40)),
+    ):
+        before, found = modes(model), [torch.as_tensor(read(model)) for _ in range(2)]
+        assert modes(model) == before
+        assert torch.equal(found[0], found[1])
+        assert torch.equal(found[0], torch.as_tensor(read(model.eval())))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_an_error_inside_changes_no_mode(reader):
+    model = in_training()
+    before = modes(model)
+
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    model.blocks[2].mlp.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        READERS[reader](model)
+    assert modes(model) == before
+
+
+def test_a_stream_that_is_left_changes_no_mode():
+    model = in_training()
+    before, tokens = modes(model), stream(model, IDS, 8, seed=0)
+    next(tokens)
+    tokens.close()
+    assert modes(model) == before
+
+
+def test_evaluating_gives_the_model_and_nests():
+    model = in_training()
+    before = modes(model)
+    with evaluating(model) as same, evaluating(model):
+        assert same is model
+        assert not any(modes(model))
+    assert modes(model) == before
+
+
+# --- where float64 does not exist --------------------------------------------------------------
+
+
+class OnMps(torch.Tensor):
+    """A stand-in for a tensor on Apple's GPU, which has no float64; `.cpu()` brings it home."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.cpu:
+            return args[0].as_subclass(torch.Tensor)
+        result = super().__torch_function__(function, types, args, kwargs or {})
+        if isinstance(result, OnMps) and result.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return result
+
+
+class MpsModel(nn.Module):
+    """Logits on a device without float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(V))
+        self.config = SimpleNamespace(vocab_size=V, context_length=24)
+
+    def forward(self, ids):
+        return (nn.functional.one_hot(ids, V) * self.weight).as_subclass(OnMps)
+
+
+@pytest.mark.parametrize("name", ["length", "counts", "copied_share", "neural_predictor", "token_losses",
+                                  "multiple_choice", "noise_scale"])  # fmt: skip
+def test_float64_is_asked_for_on_the_cpu_only(name, monkeypatch):
+    from llmcourse import probes, tuning
+
+    wanted = {
+        "length": lambda: probes.length([torch.tensor([3.0, 4.0]).as_subclass(OnMps)]) == 5.0,
+        "counts": lambda: probes.counts(IDS.as_subclass(OnMps), V).sum() == IDS.numel() + V / 2,
+        "copied_share": lambda: copied_share(MpsModel(), IDS) == 1.0,
+        "neural_predictor": lambda: (
+            neural_predictor(MpsModel())(ROWS).argmax(-1).tolist() == IDS[:, -1].tolist()
+        ),
+        "token_losses": lambda: evaluate_loss(MpsModel(), IDS.flatten()) > 0,
+        "multiple_choice": lambda: (multiple_choice(MpsModel(), ROWS[:1], [ROWS[1:]])[0] < 0).all(),
+        "noise_scale": lambda: (
+            tuning.measure_noise_scale(
+                MpsModel(), IDS[:2], IDS[:2], small=1, loss=lambda model, x, y: (model.weight * x[0, 0]).sum()
+            ).noise_trace
+            > 0
+        ),
+    }
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: [g.as_subclass(OnMps) for g in grad(*a, **k)])
+    assert wanted[name]()

@@ -5,11 +5,13 @@ Dimensions: B batch, T time, V vocabulary.
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from llmcourse.decode import start_decoding
 from llmcourse.evaluation import evaluating
+from llmcourse.inputs import id_row, plain, whole
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -20,9 +22,9 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
     Source: Fan et al. 2018, arXiv:1805.04833, sec. 5.1.
     """
-    if k < 1:
-        raise ValueError(f"top_k={k}: at least one token must stay; use None to keep all")
-    threshold = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
+    if not (k >= 1 and k == int(k)):
+        raise ValueError(f"top_k={k}: at least one token must stay; use None to keep all, or a whole number")
+    threshold = logits.topk(min(int(k), logits.shape[-1]), dim=-1).values[..., -1:]
     return logits.masked_fill(logits < threshold, float("-inf"))
 
 
@@ -46,14 +48,14 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def choose_next(logits, temperature=1.0, top_k=None, top_p=None, generator=None) -> Tensor:
-    """Return the next token ids (B,) from logits (B, V); temperature 0 takes the largest.
+    """Return the next token ids (B,) from logits (B, V); temperature 0 (below 1e-6) takes the largest.
 
     >>> choose_next(torch.tensor([[0.0, 5.0]]), temperature=0).tolist()
     [1]
     """
-    if temperature < 0:
+    if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature={temperature}: must be >= 0; 0 is greedy, 1 the model's own")
-    if temperature == 0:
+    if temperature < 1e-6:  # the quotient could be infinite
         return logits.argmax(dim=-1)
     logits = logits / temperature
     if top_k is not None:
@@ -61,6 +63,28 @@ def choose_next(logits, temperature=1.0, top_k=None, top_p=None, generator=None)
     if top_p is not None:
         logits = keep_top_p(logits, top_p)
     return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(-1)
+
+
+def prompt_rows(token_ids, vocab_size: int) -> Tensor:
+    """Return prompts as (B, T) token ids: from one row of ids, or from rows of equal length.
+
+    Raises ValueError for a prompt without a token, for unequal lengths, and for what is no id.
+
+    >>> prompt_rows([5, 6], vocab_size=10).tolist()
+    [[5, 6]]
+    """
+    rows = plain(token_ids, "the prompt")
+    rows = rows if rows and isinstance(rows[0], list | tuple) else [rows]
+    rows = [id_row(row, vocab_size, f"prompt {i}") for i, row in enumerate(rows)]
+    lengths = sorted({len(row) for row in rows})
+    if lengths[0] == 0:
+        raise ValueError("the prompt has no token: give at least one, such as <|endoftext|>")
+    if len(lengths) > 1:
+        raise ValueError(
+            f"the prompts have {', '.join(map(str, lengths))} tokens: rows of one batch are equally long; "
+            "let the model write after one prompt at a time, or after those of equal length"
+        )
+    return torch.from_numpy(np.stack(rows))
 
 
 @torch.no_grad()
@@ -77,11 +101,12 @@ def stream(
     """Yield the next token ids (B,), one step after another, after the prompt (B, T).
 
     With the cache each step computes one position instead of all of them; logits are equal.
-    When the context is full, its older half is dropped. Raises ValueError for an empty prompt.
+    When the context is full, its older half is dropped; of a prompt that is longer, the last
+    context_length tokens are read. Raises ValueError for prompts as `prompt_rows` does, and for
+    options that mean nothing.
     """
-    token_ids = torch.atleast_2d(torch.as_tensor(token_ids))
-    if token_ids.shape[-1] == 0:
-        raise ValueError("the prompt has no token: give at least one, such as <|endoftext|>")
+    token_ids = prompt_rows(token_ids, model.config.vocab_size)
+    max_new_tokens = whole(max_new_tokens, "max_new_tokens", least=0)
     device = next(model.parameters()).device
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
     limit = model.config.context_length
@@ -112,8 +137,10 @@ def generate(model: nn.Module, token_ids, max_new_tokens: int, stop_id=None, **o
     >>> generate(model, [1, 2], max_new_tokens=3, seed=0).shape
     torch.Size([1, 5])
     """
-    prompt = torch.atleast_2d(torch.as_tensor(token_ids))
-    columns = []
+    vocab_size, columns = model.config.vocab_size, []
+    prompt = prompt_rows(token_ids, vocab_size).to(getattr(token_ids, "device", "cpu"))
+    if stop_id is not None:
+        id_row([stop_id], vocab_size, "stop_id")
     done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
     for new in stream(model, prompt, max_new_tokens, **options):
         new = new.to(prompt.device)

@@ -1,5 +1,6 @@
 """Choosing and writing tokens against transformers, the softmax, and loops without a cache."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -299,3 +300,79 @@ def test_gradients_are_off_inside_and_on_again_between_two_tokens():
     for _ in stream(model, prompts(), 3, seed=0):
         assert torch.is_grad_enabled()
     assert inside == [False, False, False]
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [[1, 2], (1, 2), torch.tensor([1, 2], dtype=torch.int32), np.array([1, 2]), [[1, 2]], range(1, 3)],
+)
+def test_one_prompt_in_every_form_is_the_same(prompt):
+    model = small_model()
+    assert torch.equal(generate(model, prompt, 3, seed=0), generate(model, torch.tensor([[1, 2]]), 3, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (
+            [[1, 2, 3], [4, 5]],
+            r"the prompts have 2, 3 tokens: rows of one batch are equally long; .*equal length",
+        ),
+        ([torch.tensor([1]), torch.tensor([2, 3])], r"the prompts have 1, 2 tokens"),
+        ([[1, 2], []], r"the prompt has no token: give at least one"),
+        ([1, V], rf"prompt 0\[1\] is {V}: give ids from 0 to {V - 1}"),
+        ([[1, 2], [3, -1]], rf"prompt 1\[1\] is -1: give ids from 0 to {V - 1}"),
+        ([1.5, 2.0], r"prompt 0\[0\] is 1.5: give ids"),
+        (torch.tensor([0.5]), r"prompt 0\[0\] is 0.5: give ids"),
+        ("ROMEO", r"the prompt is 'ROMEO': give a row"),
+        (5, r"the prompt is 5: give a row"),
+        (torch.ones(1, 2, 3, dtype=torch.long), r"prompt 0 has the shape \(2, 3\)"),
+    ],
+)
+@pytest.mark.parametrize("write", [generate, lambda *a: list(stream(*a))])
+def test_prompts_that_cannot_be_read_are_refused_by_place(prompt, message, write):
+    with pytest.raises(ValueError, match=message):
+        write(small_model(), prompt, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(max_new_tokens=-1), r"max_new_tokens=-1 must be a whole number and at least 0"),
+        (dict(max_new_tokens=2.5), r"max_new_tokens=2.5 must be a whole number"),
+        (dict(temperature=float("nan")), r"temperature=nan: must be >= 0"),
+        (dict(temperature=float("inf")), r"temperature=inf: must be >= 0"),
+        (dict(top_k=2.5), r"top_k=2.5: .* whole number"),
+        (dict(top_k=-3), r"top_k=-3: at least one token must stay"),
+        (dict(top_p=float("nan")), r"top_p=nan: must be in \(0, 1\]"),
+        (dict(top_p=-0.1), r"top_p=-0.1"),
+        (dict(stop_id=V), rf"stop_id\[0\] is {V}: give ids from 0 to {V - 1}"),
+        (dict(stop_id=-1), r"stop_id\[0\] is -1"),
+    ],
+)
+def test_options_that_mean_nothing_are_named_with_their_limits(options, message):
+    model = small_model().train()
+    with pytest.raises(ValueError, match=message):
+        generate(model, prompts(), **(dict(max_new_tokens=2) | options))
+    assert model.training
+
+
+def test_no_new_token_gives_the_prompt_and_a_whole_number_may_be_a_float():
+    assert torch.equal(generate(small_model(), prompts(), 0), prompts())
+    assert generate(small_model(), prompts(), 2.0, top_k=3.0, seed=0).shape == (2, 6)
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-20, 1e-7])
+def test_a_temperature_near_zero_is_greedy_and_does_not_overflow(temperature):
+    logits = some_logits(50, V).float() * 100
+    assert torch.equal(choose_next(logits, temperature), logits.argmax(-1))
+
+
+def test_of_a_long_prompt_the_last_tokens_that_fit_are_read():
+    model, long = small_model(), prompts(T=20)
+    written = generate(model, long, 1, temperature=0)
+    assert torch.equal(written[:, :20], long)
+    assert torch.equal(written[:, 20:], generate(model, long[:, -12:], 1, temperature=0)[:, 12:])

@@ -50,8 +50,8 @@ def masked_softmax(scores: Tensor) -> Tensor:
     >>> masked_softmax(torch.tensor([[0.0, 0.0], [0.0, -torch.inf], [-torch.inf, -torch.inf]])).tolist()
     [[0.5, 0.5], [1.0, 0.0], [0.0, 0.0]]
     """
-    nowhere = (scores == float("-inf")).all(dim=-1, keepdim=True)
-    return scores.masked_fill(nowhere, 0.0).softmax(dim=-1).masked_fill(nowhere, 0.0)
+    nowhere = scores.amax(dim=-1, keepdim=True) == float("-inf")
+    return torch.where(nowhere, 0.0, scores).softmax(dim=-1) * ~nowhere
 
 
 def scaled_dot_product_attention(

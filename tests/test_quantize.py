@@ -219,6 +219,16 @@ def test_a_change_of_precision_leaves_codes_and_scales_as_they_are(dtype):
             assert torch.equal(part, before[name]), name
 
 
+def test_a_layer_has_levels_of_its_own():
+    """Else a state loaded into one layer would change every other that was given the same levels."""
+    levels = uniform_levels()
+    one, two = (QuantizedLinear(nn.Linear(64, 2), levels=levels) for _ in range(2))
+    weight = two.weight
+    one.load_state_dict(one.state_dict() | {"levels": fp4_levels()})
+    assert torch.equal(two.weight, weight)
+    assert torch.equal(levels, uniform_levels())
+
+
 def test_more_levels_than_four_bits_name_are_refused():
     for levels in (torch.linspace(-1, 1, 17), torch.tensor([0.0]), torch.tensor([1.0, -1.0])):
         with pytest.raises(ValueError, match="four bits name 2 to 16 levels, which must ascend"):

@@ -113,7 +113,9 @@ def quantize(
     normed = blocks / scales.clamp_min(1e-12)[:, None]  # -1 to 1
     codes = nearest_level(normed, levels).to(torch.uint8).flatten()
     packed = codes[0::2] * 16 + codes[1::2]
-    return Quantized(packed, stored, levels.to(weight.device), weight.shape, block, scale_scales, mean)
+    return Quantized(
+        packed, stored, levels.to(weight.device, copy=True), weight.shape, block, scale_scales, mean
+    )
 
 
 def dequantize(quantized: Quantized) -> Tensor:

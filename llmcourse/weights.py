@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
+FOR_TRAINING = ("training", "p", "dropout", "inplace")  # fields that say nothing about a trained model
 LOST = 0.01  # a tensor that changes by this share when it is rounded is no longer the same
 
 
@@ -56,12 +57,24 @@ class _NoValues(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
+def _described(model: nn.Module) -> dict:
+    """Return the shape of each tensor, and the kind and the plain fields (eps, n_heads) of each part."""
+    told = {plain_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name, module in model.named_modules(remove_duplicate=False):
+        name, module = plain_name(name), unwrap(module)
+        told[f"the kind of {name}"] = type(module).__name__
+        for key, value in vars(module).items():
+            if isinstance(value, int | float | str | None) and key[0] != "_" and key not in FOR_TRAINING:
+                told[f"{name}.{key}"] = value
+    return told
+
+
 def whole(model: nn.Module) -> tuple:
     """Return (configuration, state): `GPT(configuration)` with that state is the same model.
 
     The configuration says whether the two ends are one tensor now, whatever they were when the model
     was built. Raises ValueError where a configuration cannot say what the model is: adapters that
-    are not merged, weights of four bits, parts of another shape or name, another kind of model.
+    are not merged, weights of four bits, parts of another kind, shape or name, another model.
     """
     model = unwrap(model)
     if not hasattr(model, "unembedding"):
@@ -79,13 +92,14 @@ def whole(model: nn.Module) -> tuple:
             "the model from before quantize_linears, in float32: quantized again, it is the same"
         )
     with _NoValues():
-        wanted = {name: tensor.shape for name, tensor in type(model)(model.config).state_dict().items()}
-    found = {name: tensor.shape for name, tensor in state.items()}
-    if different := sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n)):
-        shapes = [tuple(s[different[0]]) if different[0] in s else "nothing" for s in (found, wanted)]
+        wanted = _described(type(model)(model.config))
+    found = _described(model)
+    if different := sorted(n for n in wanted.keys() | state.keys() if wanted.get(n) != found.get(n)):
+        name = different[0]
         raise ValueError(
-            f"{different[0]} is {shapes[0]}, by the configuration {shapes[1]} ({len(different)} such parts): "
-            "build a model with the configuration that it has now, and give it these weights"
+            f"{name} is {found.get(name, 'nothing')}, by the configuration {wanted.get(name, 'nothing')} "
+            f"({len(different)} such parts): build a model with the configuration that it has now, and give "
+            "it these weights"
         )
     tied = model.unembedding.weight is model.token_embedding.weight
     return replace(model.config, tied_embeddings=tied), state

@@ -122,12 +122,39 @@ def test_what_no_configuration_describes_is_refused_and_no_random_number_is_draw
     ):
         whole(model)
     del model.blocks[1]
-    with pytest.raises(
-        ValueError, match=r"blocks.1.attention.out.weight is nothing, by the configuration \(16"
-    ):
+    with pytest.raises(ValueError, match=r"blocks.1.attention.d_head is nothing, by the configuration 4 \("):
         whole(model)
     with pytest.raises(ValueError, match="Linear is no GPT"):
         whole(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda m: setattr(m.blocks[0].mlp_norm, "eps", 0.5),
+            r"mlp_norm.eps is 0.5, by the configuration 1e-05",
+        ),
+        (lambda m: setattr(m.blocks[1].mlp, "kind", "relu"), "mlp.kind is relu, by the configuration gelu"),
+        (lambda m: vars(m.blocks[1].attention).update(n_heads=2, n_kv_heads=2, d_head=8), "d_head is 8, by "),
+        (lambda m: setattr(m, "final_norm", nn.RMSNorm(16, 1e-5)), "kind of final_norm is RMSNorm, by the"),
+        (lambda m: setattr(m.blocks[0], "pre_norm", False), "pre_norm is False, by the configuration True"),
+    ],
+)
+def test_a_part_that_computes_something_else_with_the_same_shapes_is_refused(change, message):
+    """The weights would come back, the outputs would not."""
+    model = small_model(norm="layer", mlp="gelu", positions="learned")
+    before = logits(model)
+    change(model)
+    assert not torch.equal(logits(model), before)
+    with pytest.raises(ValueError, match=message):
+        whole(model)
+
+
+def test_what_is_only_for_training_or_the_reader_is_no_difference():
+    model = small_model(dropout=0.1)
+    model.dropout.p, model.blocks[0].attention.dropout, model.note = 0.0, 0.0, "mine"
+    assert whole(model.train())[0] == model.config
 
 
 # ---- precision --------------------------------------------------------------------------------

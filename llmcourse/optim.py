@@ -6,6 +6,8 @@ Dimensions: N matrices of R rows and C columns.
 import torch
 from torch import Tensor, nn
 
+from llmcourse.weights import unwrap
+
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Return two groups for an optimizer: matrices decay; biases and norm gains do not.
@@ -180,6 +182,7 @@ def muon_and_adamw(
 
 def hidden_and_other_groups(model: nn.Module, weight_decay: float) -> tuple[dict, list[dict]]:
     """Return the group of the matrices in `model.blocks`, and the groups of all else of a GPT."""
+    model = unwrap(model)
     hidden = [p for name, p in model.named_parameters() if is_hidden_matrix(name, p)]
     unembedding = model.unembedding.weight
     taken = {id(p) for p in hidden} | {id(unembedding)}

@@ -65,11 +65,12 @@ def other_kind(there: dict, here: dict) -> bool:
 
 def difference(there: list[dict], here: list[dict]) -> str | None:
     """Say in which way a run cannot go on with another optimizer; None if it can."""
+    for old, new in zip(there, here, strict=False):
+        if other_kind(old, new):
+            return f"it is {old['class'] or old['options']} there and {new['class']} here"
     if len(there) != len(here):
         return f"it has {len(there)} groups there and {len(here)} here"
     for i, (old, new) in enumerate(zip(there, here, strict=True)):
-        if other_kind(old, new):
-            return f"it is {old['class'] or old['options']} there and {new['class']} here"
         then, now = old["parameters"], new["parameters"]
         if len(then) != len(now) or (None not in then and then != now):
             only = [sorted(set(a) - set(b), key=str)[:3] for a, b in ((then, now), (now, then))]

@@ -64,7 +64,10 @@ def other_kind(there: dict, here: dict) -> bool:
 
 
 def difference(there: list[dict], here: list[dict]) -> str | None:
-    """Say in which way a run cannot go on with another optimizer; None if it can."""
+    """Say in which way a run cannot go on with another optimizer; None if it can.
+
+    It cannot with a switch that needs a state which the run does not have, such as amsgrad.
+    """
     for old, new in zip(there, here, strict=False):
         if other_kind(old, new):
             return f"it is {old['class'] or old['options']} there and {new['class']} here"
@@ -80,7 +83,8 @@ def difference(there: list[dict], here: list[dict]) -> str | None:
             )
         for name, value in old["options"].items():
             other = new["options"].get(name, value)
-            if other != value and name not in FREE and bool in (type(value), type(other)):
+            begins = (name, new["class"]) == ("momentum", "torch.RMSprop") and not value  # it has no mean yet
+            if other != value and name not in FREE and (begins or bool in (type(value), type(other))):
                 return f"{name} is {value} there and {other} here"
     return None
 

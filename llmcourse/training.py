@@ -74,7 +74,7 @@ def train(
 
     `batches` gives (inputs, targets), each (B, T). Without an `optimizer` it is AdamW on
     `parameter_groups`: torch's fused one, whose steps are those of `optim.AdamW` in one pass over
-    memory. `accumulate` batches make one update, as if they were one large batch.
+    memory; one of your own brings its own rate, decay and betas. `accumulate` batches make one update, as if they were one large batch.
     `label_smoothing=e` trains towards 1 - e on the target and e spread over all tokens, so that no
     logit need grow without end (Szegedy et al. 2015, arXiv:1512.00567, sec. 7). `dtype` is the
     precision of matrix products (float16 adds loss scaling). `evaluate(model)` runs every

@@ -287,6 +287,42 @@ def test_another_optimizer_is_named(tmp_path, kind, older):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), list(itertools.permutations(("fused", "foreach", "differentiable"), 2))
+)
+def test_another_way_to_compute_the_same_steps_is_taken(tmp_path, one, other):
+    def make(name):
+        return lambda model: torch.optim.AdamW(model.parameters(), 1e-2, **{name: name != "differentiable"})
+
+    same, _ = continued(tmp_path / "a", optimizer=make(one))
+    changed, _ = continued(tmp_path / "b", optimizer=make(one), then_optimizer=make(other))
+    np.testing.assert_allclose([s.loss for s in same], [s.loss for s in changed], rtol=1e-5)
+
+
+def test_torch_knows_the_new_switches_when_it_loads_the_state(tmp_path, monkeypatch):
+    """With fused=True it puts the counts of steps on the GPU, else on the CPU: it must know which, then."""
+    seen, load = [], torch.optim.AdamW.load_state_dict
+
+    def watched(self, state):
+        seen.append(state["param_groups"][0]["fused"])
+        return load(self, state)
+
+    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", watched)
+    plain, fused = (lambda m, f=f: torch.optim.AdamW(m.parameters(), fused=f) for f in (False, True))
+    continued(tmp_path / "a", optimizer=plain, then_optimizer=fused)
+    continued(tmp_path / "b", optimizer=fused, then_optimizer=plain)
+    assert seen == [True, False]
+
+
+def test_momentum_that_begins_is_named_where_torch_cannot_begin_it(tmp_path):
+    build = {n: lambda m, n=n: torch.optim.RMSprop(m.parameters(), momentum=n) for n in (0.0, 0.5, 0.9)}
+    with pytest.raises(ValueError, match=r"momentum is 0\.0 there and 0\.9 here"):
+        continued(tmp_path / "a", optimizer=build[0.0], then_optimizer=build[0.9])
+    for one, other in ((0.5, 0.9), (0.9, 0.0)):
+        steps, _ = continued(tmp_path / f"{one}", optimizer=build[one], then_optimizer=build[other])
+        assert len(steps) == 3
+
+
 def test_other_frozen_parameters_of_the_same_shapes_are_named(tmp_path):
     """Their number is the same: torch would give the moments of one matrix to another."""
 

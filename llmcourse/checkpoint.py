@@ -76,12 +76,16 @@ def _write(content: dict, temporary: Path, path) -> None:
         torch.save(content, temporary)
         torch.load(temporary, weights_only=True, mmap=True)  # mapped: this reads no weights
     except (pickle.PickleError, AttributeError, TypeError) as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        reason = next((line for line in lines if "Unsupported" in line), lines[0])
         raise ValueError(
             f"{path} could not be read again: the state of the model or of another part holds something "
-            f"else than tensors, numbers, texts, lists and dictionaries ({reason[:150]})"
+            f"else than tensors, numbers, texts, lists and dictionaries ({_reason(error)})"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the one line of torch's long advice that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if "Unsupported" in line), lines[0])[:150]
 
 
 def _without_tensors(value):
@@ -137,9 +141,8 @@ def read_checkpoint(path: str | Path) -> dict:
         if not (isinstance(content, dict) and content.keys() >= {"config", "model", "random", "parts"}):
             raise KeyError("no model, configuration, random state and parts in it")
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        reason = (str(error).strip("' \n").splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{path} is no checkpoint of save_checkpoint, or a damaged one ({reason[:150]}): give "
+            f"{path} is no checkpoint of save_checkpoint, or a damaged one ({_reason(error)}): give "
             "another path, or remove it and start again"
         ) from error
     return content

@@ -153,6 +153,4 @@ def resume_run(
     if "batches" not in saved:
         parts.pop("batches", None)
     restore(content, path, model, optimizer=optimizer, **parts)
-    for group, change in zip(optimizer.param_groups, changes, strict=True):
-        group.update(change)
     return saved["step"], saved["tokens"], saved["seconds"]

@@ -544,6 +544,15 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(tmp_path, factor, v
     assert step.grad_norm == healthy.grad_norm
 
 
+def test_a_loss_that_is_not_finite_does_not_replace_the_last_checkpoint(tmp_path):
+    """The weights may be ruined since then: what was saved before is worth more than the last step."""
+    model = Breaks(make_model(), at=6, factor=math.nan)
+    options = dict(checkpoint=tmp_path / "a.pt", checkpoint_every=3)
+    with pytest.raises(FloatingPointError):
+        list(train(model, make_batches(5), steps=9, **options))
+    assert content(tmp_path / "a.pt")["parts"]["step"] == 3
+
+
 @pytest.mark.parametrize("empty", [[], iter(()), (batch for batch in make_batches(2))])
 def test_batches_that_run_out_are_an_error(empty):
     with pytest.raises(ValueError, match="no batch left"):

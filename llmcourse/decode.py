@@ -3,7 +3,7 @@
 In a small model, calling modules, splitting and copying tensors and allocating memory cost as much
 as the matrix products (benchmarks/RESULTS.md: generation). Here the operations of `GPT.forward` are
 collected once, on the same weights, and then run for each token. They are the same operations:
-tests compare the logits to the bit.
+tests compare the logits, to the rounding of the last bits.
 
 Dimensions: B batch, C width (d_model), H heads, S positions so far, D head width, V vocabulary.
 """

@@ -74,14 +74,15 @@ def train(
 
     `batches` gives (inputs, targets), each (B, T). Without an `optimizer` it is AdamW on
     `parameter_groups`: torch's fused one, whose steps are those of `optim.AdamW` in one pass over
-    memory; one of your own brings its own rate, decay and betas. `accumulate` batches make one update, as if they were one large batch.
-    `label_smoothing=e` trains towards 1 - e on the target and e spread over all tokens, so that no
-    logit need grow without end (Szegedy et al. 2015, arXiv:1512.00567, sec. 7). `dtype` is the
-    precision of matrix products (float16 adds loss scaling). `evaluate(model)` runs every
-    `eval_every` steps and after the last. `checkpoint` is written every `checkpoint_every` steps,
-    after the last, and when you stop it or an error does; `resume=True` goes on from it, if it is
-    there: exactly, where `batches` has a `state_dict`, as TokenBatches has; another source starts
-    again from its beginning. Arguments that you change, such as `lr`, count from then on.
+    memory; one of your own brings its own rate, decay and betas. `accumulate` batches make one update,
+    as if they were one large batch. `label_smoothing=e` trains towards 1 - e on the target and e
+    spread over all tokens, so that no logit need grow without end (Szegedy et al. 2015,
+    arXiv:1512.00567, sec. 7). `dtype` is the precision of matrix products (float16 adds loss scaling).
+    `evaluate(model)` runs every `eval_every` steps and after the last. `checkpoint` is written every
+    `checkpoint_every` steps, after the last, and when you stop it or an error does; `resume=True` goes
+    on from it, if it is there: exactly, where `batches` has a `state_dict`, as TokenBatches has;
+    another source starts again from its beginning. Arguments that you change, such as `lr`, count from
+    then on.
 
     Raises ValueError for bad arguments and another run's checkpoint, OSError before the first step
     if it cannot be written, FloatingPointError when the loss or a gradient is not finite.

@@ -1,7 +1,11 @@
-"""Learning byte-pair merges: the most frequent pair of neighbours becomes a new token, again and again."""
+"""Byte-pair merges: the most frequent pair of neighbours becomes a new token, again and again.
+
+`learn_merges` finds them in a text, `apply_merges` applies them to a word.
+"""
 
 import heapq
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,6 +28,40 @@ def replace_pair(ids: tuple[int, ...], pair: Pair, new_id: int) -> tuple[int, ..
             merged.append(ids[i])
             i += 1
     return tuple(merged)
+
+
+def apply_merges(ids: list[int], ranks: dict[Pair, int], new_ids: list[int]) -> list[int]:
+    """Return `ids` after all merges: the pair of the lowest rank first, from the left.
+
+    `ranks` gives each pair its place in the order of the merges, `new_ids` the id that it becomes.
+    A queue holds the pairs with their places, so n ids take about n log n steps, where `replace_pair`
+    for one merge after the other would look through all n each time.
+
+    >>> apply_merges([1, 2, 1, 2, 2], ranks={(1, 2): 0, (8, 2): 1}, new_ids=[8, 9])
+    [8, 9]
+
+    Source: Sennrich et al. 2016, arXiv:1508.07909, sec. 3.2; with a queue as in `tokenizers`.
+    """
+    ids, n, rank_of = list(ids), len(ids), ranks.get
+    queue = [rank << 32 | i for i, p in enumerate(pairwise(ids)) if (rank := rank_of(p)) is not None]
+    heapq.heapify(queue)  # rank and place in one number, to sort by
+    before, after = list(range(-1, n - 1)), list(range(1, n + 1))
+    while queue:
+        entry = heapq.heappop(queue)
+        rank, i = entry >> 32, entry & 0xFFFFFFFF
+        j, new_id = after[i], new_ids[rank]
+        rank_now = rank_of((ids[i], ids[j])) if j < n else None
+        if rank_now != rank and (rank_now is None or new_ids[rank_now] != new_id):
+            continue  # one of the two is part of another token by now
+        ids[i], ids[j] = new_id, EDGE
+        k = after[i] = after[j]
+        if k < n:
+            before[k] = i
+            if (rank := rank_of((new_id, ids[k]))) is not None:
+                heapq.heappush(queue, rank << 32 | i)
+        if (h := before[i]) >= 0 and (rank := rank_of((ids[h], new_id))) is not None:
+            heapq.heappush(queue, rank << 32 | h)
+    return [i for i in ids if i != EDGE]
 
 
 def learn_merges(word_counts: dict[str, int], n_merges: int, min_count: int = 2) -> list[Pair]:

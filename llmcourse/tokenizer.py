@@ -1,19 +1,22 @@
 """Byte-level byte-pair encoding (BPE): from text to token ids and back, without unknown characters.
 
 Text is cut into words by a pattern, a word is a sequence of bytes, and the most frequent pair of
-neighbours becomes a new token, again and again. Any bytes round-trip.
+neighbours becomes a new token, again and again. Any text round-trips.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import regex
 
-from llmcourse.bpe import Pair, learn_merges, replace_pair
+from llmcourse.bpe import Pair, apply_merges, learn_merges, replace_pair
+from llmcourse.onigmo import to_onigmo
 from llmcourse.runtime import atomic_write
+from llmcourse.words import cut, from_printable, matches, pieces, to_printable, well_formed
+
+__all__ = ["END_OF_TEXT", "GPT2_PATTERN", "BPETokenizer", "from_printable", "learn_merges"]
+__all__ += ["replace_pair", "to_printable"]
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 END_OF_TEXT = "<|endoftext|>"
@@ -24,6 +27,8 @@ class BPETokenizer:
 
     `token_bytes[i]` are the bytes of token i; `merges` maps a pair of ids to the id it becomes,
     in the order in which merges apply; `special_tokens` maps names such as "<|endoftext|>" to ids.
+    What `pattern` leaves between two matches is a word of its own. Half a surrogate pair, which is
+    valid in JSON and not in UTF-8, is read as U+FFFD, as tiktoken reads it.
     Raises ValueError when a special token is an ordinary one too: a user's text could speak it.
 
     >>> tokenizer = BPETokenizer.train(["low lower lowest"] * 3, vocab_size=260)
@@ -42,7 +47,8 @@ class BPETokenizer:
         self.pattern = pattern
         self._word = regex.compile(pattern)
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
-        self._byte_ids = {token: i for i, token in enumerate(token_bytes) if len(token) == 1}
+        self._new_ids = list(merges.values())
+        self._byte_ids = {token[0]: i for i, token in enumerate(token_bytes) if len(token) == 1}
         ordinary = self._ordinary()
         if clash := [name for name in special_tokens if name.encode("utf-8") in ordinary.values()]:
             raise ValueError(
@@ -63,7 +69,9 @@ class BPETokenizer:
         special_tokens: Iterable[str] = (END_OF_TEXT,),
         pattern: str = GPT2_PATTERN,
     ) -> "BPETokenizer":
-        """Learn merges from `texts`: ids 0-255 are bytes, then merges, then special tokens.
+        """Learn merges from the words that `pattern` matches in `texts`.
+
+        Ids 0-255 are bytes, then come the merges, then the special tokens.
 
         Raises ValueError when the vocabulary cannot hold the bytes and the special tokens, or
         when the texts are empty. The vocabulary is smaller when the texts run out of pairs.
@@ -75,10 +83,10 @@ class BPETokenizer:
                 f"vocab_size={vocab_size} is too small: 256 bytes and {len(special_tokens)} special "
                 f"tokens need at least {256 + len(special_tokens)}"
             )
-        find_words = regex.compile(pattern).findall
+        compiled = regex.compile(pattern)
         word_counts: Counter[str] = Counter()
         for text in texts:
-            word_counts.update(find_words(text))
+            word_counts.update(matches(compiled, well_formed(text)))
         if not word_counts:
             raise ValueError("the training texts are empty: give at least one non-empty string")
         return cls.from_merges(learn_merges(word_counts, n_merges), special_tokens, pattern)
@@ -102,20 +110,31 @@ class BPETokenizer:
     ) -> "BPETokenizer":
         """Build from a table of bytes -> id in merge order, the form in which GPT-2's is shared.
 
-        The pair behind each token is found by encoding it with the tokens before it.
+        The pair behind each token is found by encoding it with the tokens before it. Raises
+        ValueError for a token that no two of them make.
         """
         tokens = sorted(ranks, key=ranks.get)
         token_bytes = [b""] * (max([*ranks.values(), *special_tokens.values()]) + 1)
         for token, i in [*ranks.items(), *((n.encode(), i) for n, i in special_tokens.items())]:
             token_bytes[i] = token
         tokenizer = cls([t for t in tokens if len(t) == 1], {}, {}, pattern)
-        tokenizer._byte_ids = {token: i for token, i in ranks.items() if len(token) == 1}
+        tokenizer._byte_ids = {token[0]: i for token, i in ranks.items() if len(token) == 1}
         for token in tokens:
             if len(token) > 1:
                 pair = tokenizer._merge_word(token)
+                if len(pair) != 2:
+                    raise ValueError(f"token {ranks[token]}, {token!r}, is not made of two tokens before it")
                 tokenizer.merges[pair] = ranks[token]
                 tokenizer._ranks[pair] = len(tokenizer._ranks)
+                tokenizer._new_ids.append(ranks[token])
         return cls(token_bytes, tokenizer.merges, special_tokens, pattern)
+
+    def with_special_tokens(self, names: Iterable[str]) -> "BPETokenizer":
+        """Return a copy with the special tokens `names` behind its last id."""
+        names = list(dict.fromkeys(names))
+        special = self.special_tokens | {name: self.vocab_size + i for i, name in enumerate(names)}
+        token_bytes = [*self.token_bytes, *(name.encode("utf-8") for name in names)]
+        return BPETokenizer(token_bytes, dict(self.merges), special, self.pattern)
 
     # ---- using one --------------------------------------------------------------------------
 
@@ -129,22 +148,23 @@ class BPETokenizer:
         return {i: token for i, token in enumerate(self.token_bytes) if token and i not in special}
 
     def _merge_word(self, word: bytes) -> tuple[int, ...]:
-        ids = tuple(self._byte_ids[word[i : i + 1]] for i in range(len(word)))
-        while len(ids) > 1:
-            last = len(self._ranks)
-            pair = min(pairwise(ids), key=lambda p: self._ranks.get(p, last))
-            if pair not in self._ranks:
-                break
-            ids = replace_pair(ids, pair, self.merges[pair])
-        return ids
+        if missing := [byte for byte in word if byte not in self._byte_ids]:
+            raise ValueError(
+                f"the vocabulary has no token for the byte {missing[0]:#04x} of "
+                f"{word[:40].decode(errors='replace')!r}: it needs all bytes of the texts to encode"
+            )
+        return tuple(apply_merges([self._byte_ids[byte] for byte in word], self._ranks, self._new_ids))
 
     def _encode_words(self, words: Iterable[str]) -> Iterator[int]:
         for word in words:
             ids = self._cache.get(word)
             if ids is None:
-                if len(self._cache) > 200_000:  # a bound on memory, not a tuning knob
-                    self._cache.clear()
-                ids = self._cache[word] = self._merge_word(word.encode("utf-8"))
+                ids = self._merge_word(word.encode("utf-8"))
+                if len(word) <= 32:  # a longer one hardly comes again
+                    if not self._cache or self._cache_bytes > 6_600_000:  # a bound on memory, no tuning knob
+                        self._cache, self._cache_bytes = {}, 0
+                    self._cache[word] = ids
+                    self._cache_bytes += 150 + 2 * len(word) + 8 * len(ids)
             yield from ids
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
@@ -153,14 +173,15 @@ class BPETokenizer:
         Names of special tokens inside `text` are ordinary characters unless `allow_special`:
         a user's text must not be able to end a document or to speak in another role.
         """
+        text = well_formed(text)
         if not allow_special:
-            return list(self._encode_words(self._word.findall(text)))
+            return list(self._encode_words(cut(self._word, text)))
         ids, start = [], 0
         for match in self._special.finditer(text):
-            ids += self._encode_words(self._word.findall(text[start : match.start()]))
+            ids += self._encode_words(cut(self._word, text[start : match.start()]))
             ids.append(self.special_tokens[match.group()])
             start = match.end()
-        return ids + list(self._encode_words(self._word.findall(text[start:])))
+        return ids + list(self._encode_words(cut(self._word, text[start:])))
 
     def encode_iterable(self, chunks: Iterable[str], allow_special: bool = False) -> Iterator[int]:
         """Yield the ids of the concatenated `chunks` with little memory: `encode` on a stream.
@@ -169,18 +190,23 @@ class BPETokenizer:
         """
         longest = max((len(name) for name in self.special_tokens), default=0)
         margin = longest + 1 if allow_special else 0  # + 1: a word of spaces sees one character ahead
-        buffer = ""
-        for chunk in chunks:
-            buffer += chunk
+        buffer, wanted = "", 0
+        for piece in pieces(chunks):
+            buffer += piece
+            if len(buffer) < wanted:
+                continue
             while allow_special and (match := self._special.search(buffer)):
                 if match.start() + longest > len(buffer):  # more text may make it a longer name
                     break
                 yield from self.encode(buffer[: match.end()], allow_special=True)
                 buffer = buffer[match.end() :]
-            words = list(self._word.finditer(buffer))[:-3]
-            words = [word for word in words if word.end() <= len(buffer) - margin]
-            yield from self._encode_words(word.group() for word in words)
-            buffer = buffer[words[-1].end() :] if words else buffer
+            words = cut(self._word, buffer)
+            held = sum(len(words.pop()) for _ in range(min(3, len(words))))
+            while words and held < margin:
+                held += len(words.pop())
+            yield from self._encode_words(words)
+            buffer = buffer[len(buffer) - held :]
+            wanted = 2 * held  # so a word that does not end is not read again for each piece
         yield from self.encode(buffer, allow_special)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -205,15 +231,22 @@ class BPETokenizer:
     # ---- keeping and sharing one ------------------------------------------------------------
 
     def to_tokenizers(self):
-        """Return the same tokenizer as a `tokenizers.Tokenizer` (Rust)."""
+        """Return the same tokenizer as a `tokenizers.Tokenizer` (Rust).
+
+        Raises ValueError for a pattern that its engine may understand otherwise.
+        """
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
         name = {i: to_printable(token) for i, token in self._ordinary().items()}
         pairs = [(name[left], name[right]) for left, right in self.merges]
+        if clash := [text for text in name.values() if text in self.special_tokens]:
+            raise ValueError(
+                f"a tokenizer.json writes ordinary tokens as {clash}: rename these special tokens"
+            )
         vocab = {text: i for i, text in name.items()} | self.special_tokens  # keeps their ids
         model = models.BPE(vocab=vocab, merges=pairs)
         engine = Tokenizer(model)
-        split = pre_tokenizers.Split(Regex(self.pattern), behavior="isolated")
+        split = pre_tokenizers.Split(Regex(to_onigmo(self.pattern)), behavior="isolated")
         to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         engine.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
         engine.decoder = decoders.ByteLevel()
@@ -222,13 +255,15 @@ class BPETokenizer:
         return engine
 
     def to_transformers(self):
-        """Return the same tokenizer as a `transformers.PreTrainedTokenizerFast`."""
-        from transformers import PreTrainedTokenizerFast
+        """Return the same tokenizer as a `transformers.PreTrainedTokenizerFast`.
 
-        names = {}
-        if END_OF_TEXT in self.special_tokens:
-            names = dict(eos_token=END_OF_TEXT, bos_token=END_OF_TEXT, pad_token=END_OF_TEXT)
-        return PreTrainedTokenizerFast(tokenizer_object=self.to_tokenizers(), **names)
+        Its pad token has the id of a byte that no UTF-8 text contains. If "<|endoftext|>" padded
+        too, a collator would take each end for padding, and a model would never learn to stop
+        (huggingface/transformers#23530).
+        """
+        from llmcourse.tokenizer_files import to_fast
+
+        return to_fast(self)
 
     def save(self, path: str | Path) -> None:
         """Write `path` in the `tokenizer.json` format that tokenizers and transformers read."""
@@ -239,50 +274,12 @@ class BPETokenizer:
     def load(cls, path: str | Path) -> "BPETokenizer":
         """Read a byte-level BPE `tokenizer.json`: ours or, for example, GPT-2's.
 
-        Raises ValueError when the file holds another kind of tokenizer.
+        The ids are those of `tokenizers.Tokenizer.encode(text, add_special_tokens=False)`. Where the
+        file has settings that this class lacks (several patterns, a normalizer, added tokens that
+        are not special), a `tokenizer_files.FileTokenizer` comes back, which leaves them to that
+        library. Raises ValueError, and names the setting, where ids would not stand for bytes of the
+        text, or would not always be the same.
         """
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-        steps = data.get("pre_tokenizer") or {}
-        steps = steps.get("pretokenizers", [steps])
-        if data["model"].get("type") != "BPE" or "ByteLevel" not in [s.get("type") for s in steps]:
-            raise ValueError(
-                f"{path} holds a {data['model'].get('type')} tokenizer that is not byte-level BPE: "
-                "load it with transformers.AutoTokenizer instead"
-            )
-        vocab = {from_printable(text): i for text, i in data["model"]["vocab"].items()}
-        special = {t["content"]: t["id"] for t in data["added_tokens"]}
-        token_bytes = [b""] * (max([*vocab.values(), *special.values()]) + 1)
-        for token, i in [*vocab.items(), *((n.encode(), i) for n, i in special.items())]:
-            token_bytes[i] = token
-        merges = {}
-        for pair in data["model"]["merges"]:
-            left, right = map(from_printable, pair.split(" ") if isinstance(pair, str) else pair)
-            merges[vocab[left], vocab[right]] = vocab[left + right]
-        split = next((s["pattern"]["Regex"] for s in steps if s.get("type") == "Split"), GPT2_PATTERN)
-        return cls(token_bytes, merges, special, split)
+        from llmcourse.tokenizer_files import read
 
-
-def _printable_table() -> dict[int, str]:
-    keep = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that print as themselves
-    others = [b for b in range(256) if b not in keep]
-    return {b: chr(b) for b in keep} | {b: chr(256 + n) for n, b in enumerate(others)}
-
-
-_TO_PRINTABLE = _printable_table()
-_FROM_PRINTABLE = {character: byte for byte, character in _TO_PRINTABLE.items()}
-
-
-def to_printable(token: bytes) -> str:
-    """Write bytes with one printable character each, as tokenizer.json files do.
-
-    >>> to_printable(b" low")
-    'Ġlow'
-    """
-    return "".join(_TO_PRINTABLE[byte] for byte in token)
-
-
-def from_printable(text: str) -> bytes:
-    """Undo `to_printable`; text with other characters, such as a special token, is kept as UTF-8."""
-    if all(character in _FROM_PRINTABLE for character in text):
-        return bytes(_FROM_PRINTABLE[character] for character in text)
-    return text.encode("utf-8")
+        return read(path)

@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import tracemalloc
 import unicodedata
 from collections import Counter
 from importlib import metadata
@@ -13,16 +14,10 @@ import regex
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
+from llmcourse.bpe import apply_merges, learn_merges, replace_pair
 from llmcourse.data.corpora import load_gpt2_ranks, load_plays
-from llmcourse.tokenizer import (
-    END_OF_TEXT,
-    GPT2_PATTERN,
-    BPETokenizer,
-    from_printable,
-    learn_merges,
-    replace_pair,
-    to_printable,
-)
+from llmcourse.tokenizer import END_OF_TEXT, GPT2_PATTERN, BPETokenizer
+from llmcourse.words import cut, from_printable, to_printable
 
 NASTY = [
     "",
@@ -307,6 +302,147 @@ def test_the_longest_special_token_wins():
     assert tokenizer.encode("<|a|>b", allow_special=True) == [tokenizer.special_tokens["<|a|>b"]]
 
 
+# ---- what a pattern leaves out, and what is no text -----------------------------------------
+
+PATTERNS = [
+    r"'(s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+",  # groups
+    r"((a)|(b))+|(?<name>c)d?",
+    r"[a-z]+",  # gaps
+    r"\p{N}{1,3}",
+    r"x*",  # empty matches
+    r"(?!)",  # no match at all
+    r"(?<=t)h",
+    r"\p{L}++|\p{N}{1,3}+|[^\w\s]|\s+$|^\s",  # means something else in Onigmo
+    r"[[(&&a-z]+|[^[]",
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_any_pattern_round_trips_with_the_ids_of_tokenizers(small, pattern, tmp_path):
+    # tokenizers: Split(..., behavior="isolated") makes a piece of what lies between two matches
+    tokenizer = BPETokenizer(small.token_bytes, small.merges, small.special_tokens, pattern)
+    engine, rng = tokenizer.to_tokenizers(), random.Random(6)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    loaded = BPETokenizer.load(tmp_path / "tokenizer.json")
+    texts = [*NASTY, "line one\nline two\n", "1234567 that", *(random_text(rng, 30, True) for _ in range(30))]
+    for text in texts:
+        ids = tokenizer.encode(text, allow_special=True)
+        assert tokenizer.decode(ids) == text
+        assert ids == engine.encode(text).ids == loaded.encode(text, allow_special=True), repr(text)
+        assert list(tokenizer.encode_iterable([text], True)) == ids
+
+
+def test_a_group_does_not_change_the_merges():
+    with_group = GPT2_PATTERN.replace("(?:", "(")
+    ours, plain = (BPETokenizer.train(CORPUS, 400, pattern=p) for p in (with_group, GPT2_PATTERN))
+    assert ours.merges == plain.merges
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"\b\w+", r"(a)\1", r"\X", r"(?i:ss)", r"a{e<=1}", r"[[:punct:]]", r"\h"]
+)
+def test_a_pattern_with_another_meaning_in_tokenizers_is_refused(pattern, tmp_path):
+    tokenizer = BPETokenizer.train(["abba! classes aa " * 3], 258, pattern=pattern)
+    with pytest.raises(ValueError, match=r"at character \d+ of the pattern.*spell it differently"):
+        tokenizer.save(tmp_path / "tokenizer.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_word_characters_are_those_of_pythons_regex_in_the_written_pattern(small):
+    """Every assigned character, one at a time: tokenizers' own \\w has others, such as ²."""
+    for pattern in (r"\w", r"\W", r"[\w-]", r"[^\W_]"):
+        tokenizer = BPETokenizer(small.token_bytes, {}, small.special_tokens, pattern)
+        split = tokenizer.to_tokenizers().pre_tokenizer
+        text = "".join(chr(i) for i in range(0x10000) if unicodedata.ucd_3_2_0.category(chr(i))[0] != "C")
+        text = "".join(f"{character}{character}" for character in text)  # a gap is two long
+        ours = [len(word.encode()) for word in cut(regex.compile(pattern), text)]
+        assert ours == [len(piece) for piece, _ in split.pre_tokenize_str(text)]
+
+
+HALVES = [
+    ("half \ud83d", "half \ufffd"),
+    ("\udc00a\ud840\udc00 b", "\ufffda\U00020000 b"),
+    ("\ud800" * 2, "\ufffd" * 2),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), HALVES)
+def test_half_a_surrogate_pair_is_read_as_tiktoken_reads_it(small, text, wanted):
+    """tiktoken >= 0.3.3: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")."""
+    assert wanted == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    for allow_special in (False, True):
+        ids = small.encode(wanted, allow_special)
+        assert small.encode(text, allow_special) == ids
+        for i in range(len(text) + 1):
+            assert list(small.encode_iterable([text[:i], text[i:]], allow_special)) == ids
+    assert small.decode(small.encode(text)) == wanted
+    assert BPETokenizer.train([text * 3], 300).merges == BPETokenizer.train([wanted * 3], 300).merges
+
+
+def test_a_byte_without_a_token_is_named():
+    tokenizer = BPETokenizer.from_ranks({b"a": 0, b"b": 1, b"ab": 2}, {})
+    assert tokenizer.encode("abb") == [2, 1]
+    with pytest.raises(ValueError, match="no token for the byte 0xe4 of '中'"):
+        tokenizer.encode("中")
+
+
+def test_a_table_of_ranks_with_a_token_that_nothing_makes_is_refused():
+    with pytest.raises(ValueError, match="token 3, b'abc', is not made of two"):
+        BPETokenizer.from_ranks({b"a": 0, b"b": 1, b"c": 2, b"abc": 3}, {})
+
+
+# ---- long words -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alphabet", ["a", "ab", "abc", "abcdefgh"])
+def test_merges_are_applied_as_by_replacing_one_pair_after_the_other(alphabet):
+    rng = random.Random(7)
+    texts = ["".join(rng.choices(alphabet, k=40)) for _ in range(30)]
+    tokenizer = BPETokenizer.train(texts, 256 + 60, special_tokens=[])
+    for n in (0, 1, 2, 3, 10, 300):
+        word = "".join(rng.choices(alphabet, k=n))
+        ids = tuple(word.encode())
+        for pair, new_id in tokenizer.merges.items():
+            ids = replace_pair(ids, pair, new_id)
+        assert tokenizer.encode(word) == list(ids)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_merges_in_any_order_are_applied_as_by_tokenizers(seed):
+    rng = random.Random(seed)  # a pair that a merge makes may have a lower rank, two pairs may make one token
+    texts = ["".join(rng.choices("abc", k=30)) for _ in range(10)]
+    merges = list(BPETokenizer.train(texts, 300, special_tokens=[]).merges.items())
+    tokenizer = BPETokenizer.train(texts, 300, special_tokens=[])
+    known = {token: i for i, token in enumerate(tokenizer.token_bytes)}
+    for token in list(known):
+        for i in range(1, len(token)):
+            if token[:i] in known and token[i:] in known:
+                merges.append(((known[token[:i]], known[token[i:]]), known[token]))
+    rng.shuffle(merges)
+    tokenizer = BPETokenizer(tokenizer.token_bytes, dict(merges), {})
+    engine = tokenizer.to_tokenizers()
+    for n in (5, 20, 100):
+        text = "".join(rng.choices("abc", k=n))
+        assert tokenizer.encode(text) == engine.encode(text).ids
+
+
+def test_the_work_on_a_long_word_grows_with_its_length_not_with_its_square(gpt2):
+    class Counted(dict):
+        looked_up = 0
+
+        def get(self, *args):
+            Counted.looked_up += 1
+            return super().get(*args)
+
+    counts, rng, ranks = [], random.Random(8), Counted(gpt2._ranks)
+    for n in (1000, 4000):
+        ids = [gpt2._byte_ids[ord(c)] for c in rng.choices("abcdefghijklmnopqrstuvwxyz", k=n)]
+        Counted.looked_up = 0
+        apply_merges(ids, ranks, gpt2._new_ids)
+        counts.append(Counted.looked_up / n)
+    assert counts[1] < 1.2 * counts[0] < 8
+
+
 # ---- streams --------------------------------------------------------------------------------
 
 
@@ -350,6 +486,34 @@ def test_encode_iterable_reads_only_a_little_ahead(small):
 
     next(small.encode_iterable(chunks()))
     assert read < 5
+
+
+@pytest.mark.parametrize("allow_special", [False, True])
+def test_a_stream_takes_little_memory_however_large_its_blocks(small, allow_special):
+    rng = random.Random(9)
+    text = " ".join("".join(rng.choices("etaoin", k=rng.randint(1, 9))) for _ in range(40_000))
+    assert len(text) > 200_000
+    tracemalloc.start()
+    count = sum(1 for _ in small.encode_iterable([text], allow_special))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count > 80_000
+    assert peak < 8_000_000
+
+
+def test_a_stream_reads_a_word_without_an_end_only_a_few_times(small):
+    class Counted:
+        groups, read = 0, 0
+
+        def findall(self, text):
+            Counted.read += len(text)
+            return [text]
+
+    tokenizer = BPETokenizer(small.token_bytes, small.merges, small.special_tokens)
+    tokenizer._word = Counted()
+    text = "ab" * 5000
+    assert list(tokenizer.encode_iterable(iter(text))) == small.encode(text)
+    assert Counted.read < 5 * len(text)
 
 
 # ---- files ----------------------------------------------------------------------------------

@@ -50,9 +50,7 @@ def add_special_tokens(
         raise ValueError(f"{known} are special tokens already: leave them out")
     if len(set(names)) < len(names):
         raise ValueError(f"names={list(names)}: each name once")
-    special = {**tokenizer.special_tokens, **{name: old + i for i, name in enumerate(names)}}
-    token_bytes = [*tokenizer.token_bytes, *(name.encode() for name in names)]
-    larger = BPETokenizer(token_bytes, dict(tokenizer.merges), special, tokenizer.pattern)
+    larger = tokenizer.with_special_tokens(names)
     grown = GPT(replace(config, vocab_size=larger.vocab_size))
     generator = torch.Generator().manual_seed(seed)
     for name, wanted in grown.state_dict().items():

@@ -37,6 +37,8 @@ class FileTokenizer(BPETokenizer):
     def with_special_tokens(self, names: Iterable[str]) -> "FileTokenizer":
         """Return a copy with the special tokens `names` behind its last id."""
         data, first = json.loads(self._engine.to_str()), self.vocab_size
+        for token in data["added_tokens"]:  # those of the file keep their ids, too
+            data["model"]["vocab"][token["content"]] = token["id"]
         for i, name in enumerate(dict.fromkeys(names)):
             _add_special(data, name, first + i)
         return FileTokenizer(_engine(data))
@@ -99,9 +101,9 @@ def from_settings(data: dict) -> BPETokenizer:
         tokenizer = FileTokenizer(_engine(data))
     else:
         tokenizer = BPETokenizer(_token_bytes(vocab, added), merges, added, pattern)
-    made = set(merges.values())
+    made = {*merges.values(), *(vocab[to_printable(bytes([byte]))] for byte in UTF8_BYTES)}
     if spoken := [name for name, i in tokenizer.special_tokens.items() if i in made]:
-        raise ValueError(f"lets merges make the special tokens {spoken}: a user's text could speak them")
+        raise ValueError(f"lets words make the special tokens {spoken}: a user's text could speak them")
     return tokenizer
 
 

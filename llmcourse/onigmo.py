@@ -29,7 +29,8 @@ _FOLDS = regex.compile(r"ss|st|f[fil]|[^\x00-\x7f]", regex.I)  # letters that ar
 def to_onigmo(pattern: str) -> str:
     r"""Return the pattern for Onigmo that matches what `pattern` matches in Python's `regex`.
 
-    Raises ValueError, and names the place, for what has no equal there or was not compared.
+    Raises ValueError, and names the place, for what has no equal there or was not compared, and for
+    a pattern that matches the empty text: the engines go on differently after that.
 
     >>> to_onigmo(r"\p{N}{1,3}+| ?[a-z[]+|\s+$")
     '(?>\\p{N}{1,3})| ?[a-z\\[]+|\\s+(?=\\n?\\z)'
@@ -37,6 +38,8 @@ def to_onigmo(pattern: str) -> str:
     out: list[str] = []
     opened: list[int] = []  # where in `out` each open group begins
     atom = place = 0  # where in `out` begins what a quantifier repeats; where we read
+    if regex.match(pattern, ""):
+        raise _unknown(pattern, 0)
     if "(?i" in pattern and (fold := _FOLDS.search(pattern)):
         raise _unknown(pattern, fold.start())
     while place < len(pattern):
@@ -44,6 +47,8 @@ def to_onigmo(pattern: str) -> str:
         if token is None:
             raise _unknown(pattern, place)
         kind, text = token.lastgroup, token.group()
+        if (token["times"] or token["sign"]) and any(out[i].startswith("(?<") for i in opened):
+            raise _unknown(pattern, place)  # what stands before a place has one length there
         if token["times"] and out:
             if token["mode"] == "+":  # in Onigmo the plus would repeat it once more
                 out[atom:] = ["(?>", *out[atom:], token["times"], ")"]
@@ -73,6 +78,9 @@ def _set(pattern: str, token: regex.Match) -> str:
         if part is None:
             raise _unknown(pattern, place)
         text = part.group()
+        beside = pattern[max(place - 2, token.start("inside")) : place] + pattern[place + 1 : place + 3]
+        if text == "-" and regex.search(r"\\[sSdDwWpP]|\}", beside):
+            text = r"\-"  # beside a class it is no range here, and may be one there
         replaced = {"word": _WORD.get(text), "bracket": r"\[", "and": "&" + r"\&" * (len(text) - 1)}
         inside.append(replaced.get(part.lastgroup) or text)
         place = part.end()
@@ -84,6 +92,17 @@ def _unknown(pattern: str, place: int) -> ValueError:
         f"{pattern[place : place + 8]!r}, at character {place} of the pattern {pattern!r}, may mean something "
         "else in tokenizers than here, so it cannot be written to a tokenizer.json: spell it differently"
     )
+
+
+def compile_for_tokenizers(pattern: str):
+    """Return `to_onigmo(pattern)` as a `tokenizers.Regex`. Raises ValueError where that is not possible."""
+    from tokenizers import Regex
+
+    translated = to_onigmo(pattern)
+    try:
+        return Regex(translated)
+    except Exception as error:  # the library raises no narrower one
+        raise ValueError(f"tokenizers cannot read the pattern {pattern!r}: {error}") from None
 
 
 def is_portable(pattern: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import regex
 
 from llmcourse.bpe import Pair, apply_merges, learn_merges, replace_pair
-from llmcourse.onigmo import to_onigmo
+from llmcourse.onigmo import compile_for_tokenizers
 from llmcourse.runtime import atomic_write
 from llmcourse.words import cut, from_printable, matches, pieces, to_printable, well_formed
 
@@ -235,7 +235,7 @@ class BPETokenizer:
 
         Raises ValueError for a pattern that its engine may understand otherwise.
         """
-        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+        from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
         name = {i: to_printable(token) for i, token in self._ordinary().items()}
         pairs = [(name[left], name[right]) for left, right in self.merges]
@@ -246,7 +246,7 @@ class BPETokenizer:
         vocab = {text: i for i, text in name.items()} | self.special_tokens  # keeps their ids
         model = models.BPE(vocab=vocab, merges=pairs)
         engine = Tokenizer(model)
-        split = pre_tokenizers.Split(Regex(to_onigmo(self.pattern)), behavior="isolated")
+        split = pre_tokenizers.Split(compile_for_tokenizers(self.pattern), behavior="isolated")
         to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         engine.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
         engine.decoder = decoders.ByteLevel()

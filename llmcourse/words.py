@@ -34,7 +34,7 @@ def cut(pattern: regex.Pattern, text: str) -> list[str]:
     ['it', ' ', 'is', ' 5']
     """
     words = matches(pattern, text)
-    if sum(map(len, words)) == len(text):  # nothing lies between, as with GPT-2's pattern
+    if len("".join(words)) == len(text) and all(words):  # nothing lies between, as with GPT-2's pattern
         return words
     words, end = [], 0
     for match in pattern.finditer(text):

@@ -30,16 +30,15 @@ def to_onigmo(pattern: str) -> str:
     r"""Return the pattern for Onigmo that matches what `pattern` matches in Python's `regex`.
 
     Raises ValueError, and names the place, for what has no equal there or was not compared, and for
-    a pattern that matches the empty text: the engines go on differently after that.
+    a pattern that can match without a character: the engines go on differently after that.
 
     >>> to_onigmo(r"\p{N}{1,3}+| ?[a-z[]+|\s+$")
     '(?>\\p{N}{1,3})| ?[a-z\\[]+|\\s+(?=\\n?\\z)'
     """
     out: list[str] = []
-    opened: list[int] = []  # where in `out` each open group begins
+    eating: list[str] = []  # the pattern without what only looks: does it need a character?
+    opened: list[tuple[int, int, str]] = []  # where each open group begins in both, and how
     atom = place = 0  # where in `out` begins what a quantifier repeats; where we read
-    if regex.match(pattern, ""):
-        raise _unknown(pattern, 0)
     if "(?i" in pattern and (fold := _FOLDS.search(pattern)):
         raise _unknown(pattern, fold.start())
     while place < len(pattern):
@@ -47,8 +46,12 @@ def to_onigmo(pattern: str) -> str:
         if token is None:
             raise _unknown(pattern, place)
         kind, text = token.lastgroup, token.group()
-        if (token["times"] or token["sign"]) and any(out[i].startswith("(?<") for i in opened):
+        around = {how[:3] for *_, how in opened}
+        if "(?<" in around and (token["times"] or token["sign"]):
             raise _unknown(pattern, place)  # what stands before a place has one length there
+        if "(?i" in around and regex.search(r"\\[pP]", text):
+            raise _unknown(pattern, place)  # \p{Lu} keeps its case there
+        eating.append("(?:)" if token["start"] or token["end"] or token["last"] else text)
         if token["times"] and out:
             if token["mode"] == "+":  # in Onigmo the plus would repeat it once more
                 out[atom:] = ["(?>", *out[atom:], token["times"], ")"]
@@ -57,17 +60,25 @@ def to_onigmo(pattern: str) -> str:
         elif token["sign"]:
             out.append(text)
         elif token["close"] and opened:
-            atom = opened.pop()
+            atom, start, how = opened.pop()
             out.append(text)
+            if how[-1] in "=!":
+                eating[start:] = ["(?:)"]
         else:
             atom = len(out)
             if token["open"]:
-                opened.append(atom)
+                opened.append((atom, len(eating) - 1, text))
             elif token["close"] or token["times"]:
                 raise _unknown(pattern, place)
             replaced = {"word": _WORD.get(text), "start": r"\A", "end": r"(?=\n?\z)", "last": r"\z"}
             out.append(_set(pattern, token) if token["set"] else replaced.get(kind) or text)
         place = token.end()
+    try:
+        needs_none = regex.match("".join(eating), "")
+    except regex.error as error:
+        raise ValueError(f"the pattern {pattern!r} cannot be read: {error}") from None
+    if needs_none:
+        raise _unknown(pattern, 0)
     return "".join(out)
 
 

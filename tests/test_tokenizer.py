@@ -309,7 +309,7 @@ PATTERNS = [
     r"((a)|(b))+|(?<name>c)d?",
     r"[a-z]+",  # gaps
     r"\p{N}{1,3}",
-    r"(?!)",  # no match at all
+    r"never matched",  # no match at all
     r"(?<=t)h",
     r"\p{L}++|\p{N}{1,3}+|[^\w\s]|\s+$|^\s",  # means something else in Onigmo
     r"[[(&&a-z]+|[^[]",

@@ -82,6 +82,9 @@ def from_settings(data: dict) -> BPETokenizer:
             "load it with transformers.AutoTokenizer instead"
         )
     settings = {name: data.get(name) for name in ("truncation", "padding")}
+    padding = settings["padding"] or {}
+    if padding.get("strategy") == "BatchLongest" and not padding.get("pad_to_multiple_of"):
+        del settings["padding"]  # one text is the longest of its batch
     for name in ("dropout", "end_of_word_suffix", "continuing_subword_prefix"):
         settings[f"model.{name}"] = model.get(name)
     if found := {name: value for name, value in settings.items() if value}:

@@ -306,6 +306,17 @@ def test_what_is_refused_is_named_with_the_file(named, tmp_path):
     assert "tokenizer.json" in str(error.value)
 
 
+def test_padding_to_the_longest_leaves_one_text_as_it_is(tmp_path):
+    data = make(*FAMILIES["Qwen"])
+    engine = Tokenizer.from_str(json.dumps(data))
+    engine.enable_padding()  # what transformers writes after a call with padding=True
+    data["padding"] = json.loads(engine.to_str())["padding"]
+    assert_same(load(data, tmp_path), data, TEXTS[:5])
+    data["padding"]["pad_to_multiple_of"] = 8
+    with pytest.raises(ValueError, match="padding"):
+        load(data, tmp_path)
+
+
 def test_a_file_that_is_not_json_or_has_a_mark_of_byte_order(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text('{"model": ')

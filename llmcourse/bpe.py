@@ -50,8 +50,7 @@ def apply_merges(ids: list[int], ranks: dict[Pair, int], new_ids: list[int]) -> 
         entry = heapq.heappop(queue)
         rank, i = entry >> 32, entry & 0xFFFFFFFF
         j, new_id = after[i], new_ids[rank]
-        rank_now = rank_of((ids[i], ids[j])) if j < n else None
-        if rank_now != rank and (rank_now is None or new_ids[rank_now] != new_id):
+        if j == n or rank_of((ids[i], ids[j])) != rank:
             continue  # one of the two is part of another token by now
         ids[i], ids[j] = new_id, EDGE
         k = after[i] = after[j]

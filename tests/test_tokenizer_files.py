@@ -135,6 +135,8 @@ def make(steps, normalizer=None, added=(), model=None, specials=(END_OF_TEXT, "<
     )
     data = json.loads(engine.to_str())
     data["model"].update(model or {})
+    if data["model"]["ignore_merges"]:  # only the look-up reaches some words now, as in Llama 3's table
+        data["model"]["merges"] = data["model"]["merges"][::2]
     return data
 
 

@@ -156,13 +156,15 @@ class BPETokenizer:
         return tuple(apply_merges([self._byte_ids[byte] for byte in word], self._ranks, self._new_ids))
 
     def _encode_words(self, words: Iterable[str]) -> Iterator[int]:
+        known = self._cache.get
         for word in words:
-            ids = self._cache.get(word)
+            ids = known(word)
             if ids is None:
                 ids = self._merge_word(word.encode("utf-8"))
                 if len(word) <= 32:  # a longer one hardly comes again
                     if not self._cache or self._cache_bytes > 6_600_000:  # a bound on memory, no tuning knob
-                        self._cache, self._cache_bytes = {}, 0
+                        self._cache.clear()
+                        self._cache_bytes = 0
                     self._cache[word] = ids
                     self._cache_bytes += 150 + 2 * len(word) + 8 * len(ids)
             yield from ids

@@ -321,7 +321,7 @@ def test_padding_to_the_longest_leaves_one_text_as_it_is(tmp_path):
 
 def test_a_file_that_is_not_json_or_has_a_mark_of_byte_order(tmp_path):
     path = tmp_path / "tokenizer.json"
-    path.write_text('{"model": ')
+    path.write_text('{"model": ', encoding="utf-8")
     with pytest.raises(ValueError, match=r"tokenizer.json is not JSON"):
         BPETokenizer.load(path)
     data = make(*FAMILIES["GPT-2"])

@@ -37,6 +37,7 @@ FLOORS = [  # a module may import modules of its own floor or below, never above
         "data.corpora",
         "data.reviews",
         "data.web",
+        "data.pii",
         "data.cleaning",
         "data.dedup",
         "data.dirty",

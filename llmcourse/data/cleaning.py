@@ -3,9 +3,9 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from llmcourse.data.manifest import Files, fetch
+from llmcourse.data.pii import Span, find_pii, luhn_valid, mask_pii  # noqa: F401
 
 GOPHER_WORDS = frozenset(["the", "be", "to", "of", "and", "that", "have", "with"])
 # The commonest short words of each language, as any of its frequency lists has them.
@@ -98,73 +98,6 @@ def repeated_lines(texts: Iterable[str], min_documents: int) -> set[str]:
 def drop_lines(text: str, lines: set[str]) -> str:
     """Return a text without the lines in `lines`."""
     return "\n".join(line for line in text.splitlines() if line.strip() not in lines).strip()
-
-
-@dataclass(frozen=True)
-class Span:
-    """Personal data found in a text: its kind and its place, text[start:end]."""
-
-    kind: str
-    start: int
-    end: int
-
-
-def luhn_valid(number: str) -> bool:
-    """Return whether the digits of a card number pass their check sum.
-
-    Source: ISO/IEC 7812-1, annex B.
-
-    >>> luhn_valid("4111 1111 1111 1111"), luhn_valid("4111 1111 1111 1112")
-    (True, False)
-    """
-    digits = [int(digit) for digit in re.sub(r"\D", "", number)][::-1]
-    doubled = [digit if i % 2 == 0 else sum(divmod(2 * digit, 10)) for i, digit in enumerate(digits)]
-    return len(digits) > 1 and sum(doubled) % 10 == 0
-
-
-# In this order: what an earlier kind has taken is not looked at again. Book numbers are no one's data.
-NOT_ISBN = r"(?<!ISBN )(?<!ISBN: )(?<!ISBN-10 )(?<!ISBN-13 )(?<![\w.-])"
-PII = {
-    "EMAIL": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-zA-Z]{2,}\b"),
-    "IP": re.compile(
-        r"(?<![\w.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\w|\.\d)"
-    ),
-    "CARD": re.compile(NOT_ISBN + r"\d(?:[ -]?\d){11,18}(?![\w-])"),
-    "PHONE": re.compile(NOT_ISBN + r"(?:\+\d|\(\d|\d)[\d ().-]{6,18}\d(?:x\d{1,5})?(?![\w-])"),
-}
-DIALLED = re.compile(r"[+(0]|\d{3}[-. ]\d{3}[-. ]\d{4}|\d{10}(?:x|$)")  # how a telephone number begins
-
-
-def find_pii(text: str) -> list[Span]:
-    """Return e-mail addresses, card numbers, IP addresses and telephone numbers, by place.
-
-    Numbers are told apart by their form: 12-19 digits with a valid check sum are a card; 8-15
-    digits that begin with +, ( or 0, or come as 3-3-4, are a telephone. Names and street addresses need a model that reads (say, spaCy or Presidio).
-    """
-    spans: list[Span] = []
-    for kind, pattern in PII.items():
-        for match in pattern.finditer(text):
-            number = match.group().split("x")[0]
-            if kind == "CARD" and not luhn_valid(number):
-                continue
-            if kind == "PHONE" and not (
-                8 <= sum(map(str.isdigit, number)) <= 15 and DIALLED.match(match.group())
-            ):
-                continue
-            if all(match.end() <= span.start or span.end <= match.start() for span in spans):
-                spans.append(Span(kind, *match.span()))
-    return sorted(spans, key=lambda span: span.start)
-
-
-def mask_pii(text: str) -> str:
-    """Return a text with each find of `find_pii` replaced by its kind.
-
-    >>> mask_pii("Write to ann@example.org or call +1 555 010 9999.")
-    'Write to [EMAIL] or call [PHONE].'
-    """
-    for span in reversed(find_pii(text)):
-        text = f"{text[: span.start]}[{span.kind}]{text[span.end :]}"
-    return text
 
 
 def load_toxicity(quiet: bool = False) -> Callable[[list[str]], list[float]]:

@@ -1,6 +1,7 @@
 """Rules for text: each with a text that breaks it alone, and personal data with its decoys."""
 
 import random
+import unicodedata
 from collections import Counter
 from itertools import pairwise
 
@@ -89,6 +90,7 @@ def test_the_commonest_run_by_counting():
 )
 def test_languages(code, text):
     assert language_of(text) == code
+    assert language_of(unicodedata.normalize("NFD", text)) == code  # è and 이 in their parts
 
 
 def test_repeated_lines_count_documents_and_not_lines():
@@ -164,7 +166,7 @@ def test_toxicity_orders_texts_and_has_a_stand_in(monkeypatch):
     assert low < 0.5 < high
     assert load_toxicity(quiet=True)([]) == []
     monkeypatch.setattr(cleaning, "fetch", lambda *a, **k: manifest.DataSet("toxicity", "generated", "", {}))
-    assert load_toxicity(quiet=True)(texts) == [0.0, 1.0]
+    assert load_toxicity(quiet=True)([*texts, "你是idiot吗"]) == [0.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import unicodedata
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from llmcourse.data.dedup import (
     near_duplicates,
     normalize,
     shingles,
+    words_of,
 )
 
 WORDS = [f"w{i}" for i in range(5000)]
@@ -39,6 +41,41 @@ def text(n: int, seed: int) -> str:
 def test_normalized_texts_are_exact_copies(a, b):
     assert normalize(a) == normalize(b)
     assert exact_duplicates([a, "between", b]) == [2]
+
+
+@pytest.mark.parametrize("first", [0x590, 0x610, 0x900, 0xB80, 0xE00, 0xF00, 0x1000, 0x1780])
+def test_words_that_differ_in_a_mark_are_no_copies(first):
+    """Hebrew, Arabic, Devanagari, Tamil, Thai, Tibetan, Burmese, Khmer: UTS 18, annex C, counts marks to words."""
+    block = [chr(code) for code in range(first, first + 128)]
+    marks = [
+        c for c in block if unicodedata.category(c) in ("Mn", "Mc") and unicodedata.normalize("NFKC", c) == c
+    ]
+    letter = next(c for c in block if unicodedata.category(c) == "Lo")
+    words = [letter + mark + letter for mark in marks] + [letter * 2]
+    assert len(words) > 10
+    assert exact_duplicates(words) == []
+    assert exact_duplicates(words + [f"« {word}! »" for word in words]) == list(
+        range(len(words), 2 * len(words))
+    )
+    assert [words_of(word) for word in words] == [[word] for word in words]
+    assert near_duplicates(words) == []
+
+
+def test_words_are_those_of_python_where_there_are_no_marks():
+    import re
+
+    rng = random.Random(0)
+    alphabet = "aZß9_²é京かкλ א\t\n.,;-!?'()[]{}@#$%€☃"
+    for _ in range(200):
+        some = "".join(rng.choices(alphabet, k=40))
+        assert words_of(some) == re.findall(r"\w+", some)
+
+
+def test_signs_alone_are_told_apart_and_everything_is_normal_once():
+    assert exact_duplicates(["👍", "👎", "!", "", " ", "👍\n", "half \ud83d"]) == [4, 5]
+    for code in [*range(0x80, 0x3000), *range(0xFB00, 0x10000)]:
+        once = normalize(f"a{chr(code)}B")
+        assert normalize(once) == once
 
 
 def test_exact_duplicates_are_those_of_a_set():

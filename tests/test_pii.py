@@ -9,7 +9,6 @@ import random
 from itertools import pairwise
 
 import pytest
-import regex
 
 from llmcourse.data import pii
 from llmcourse.data.pii import find_pii, luhn_valid, mask_pii
@@ -155,7 +154,10 @@ def test_what_only_looks_alike_is_kept(text):
         ("(030 1234567)", "([PHONE])"),
         ("01.02.03.04.05", "[PHONE]"),  # French
         ("1 4111 1111 1111 1111", "1 [CARD]"),
-        ("+43 227953304135, +44191 496 0592", "[PHONE], [PHONE]"),  # Austrian and British, with valid check sums
+        (
+            "+43 227953304135, +44191 496 0592",
+            "[PHONE], [PHONE]",
+        ),  # Austrian and British, with valid check sums
         ("4111111111111111@192.0.2.7.example.com", "[EMAIL]"),
     ],
 )

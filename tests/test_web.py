@@ -126,6 +126,13 @@ def test_the_share_of_edited_words():
     assert 0.16 < changed / 5000 < 0.21
 
 
+def test_words_with_marks_are_edited_too():
+    import random
+
+    text = "दिन और रात किताब पानी हवा " * 50
+    assert edited(text, 0.5, random.Random(0)).split() != text.split()
+
+
 def test_nothing_to_copy_is_refused():
     with pytest.raises(ValueError, match="no section has 1,500 characters"):
         make_dirty([Page("a", "en", "short")])

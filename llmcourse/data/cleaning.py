@@ -1,9 +1,11 @@
 """Rules that decide what of a web text is worth training on, each measurable by itself."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from llmcourse.data.dedup import words_of
 from llmcourse.data.manifest import Files, fetch
 from llmcourse.data.pii import Span, find_pii, luhn_valid, mask_pii  # noqa: F401
 
@@ -75,13 +77,14 @@ def language_of(text: str) -> str:
     >>> language_of("Ceci est une phrase, et elle est dans la langue que vous lisez.")
     'fr'
     """
+    text = unicodedata.normalize("NFC", text)
     letters = sum(map(str.isalpha, text)) or 1
     shares = {code: len(re.findall(script, text)) / letters for code, script in SCRIPTS.items()}
     shares["zh"] = 0.0 if shares["ja"] > 0.05 else shares["zh"]  # Japanese mixes in Chinese characters
     code = max(shares, key=shares.get)
     if shares[code] > 0.2:
         return code
-    words = Counter(re.findall(r"\w+", text.lower()))
+    words = Counter(words_of(text.lower()))
     hits = {code: sum(words[word] for word in common.split()) for code, common in FUNCTION_WORDS.items()}
     code = max(hits, key=hits.get)
     return code if hits[code] >= 0.03 * words.total() and hits[code] > 0 else ""
@@ -110,7 +113,7 @@ def load_toxicity(quiet: bool = False) -> Callable[[list[str]], list[float]]:
 
     files = fetch("toxicity", generate=lambda: Files(), quiet=quiet).files
     if not files:
-        swearing = re.compile(r"\b(?:idiot|stupid|moron|fool|shut up)\w*", re.IGNORECASE)
+        swearing = re.compile(r"(?<![a-z])(?:idiot|stupid|moron|fool|shut up)", re.IGNORECASE)
         return lambda texts: [1.0 if swearing.search(text) else 0.0 for text in texts]
     import joblib
 

@@ -4,6 +4,8 @@ import random
 import string
 from dataclasses import dataclass
 
+import regex
+
 from llmcourse.data.web import Page, sections
 
 LANGUAGES = {
@@ -15,6 +17,7 @@ LANGUAGES = {
     "zh": "zh_CN",
     "ja": "ja_JP",
 }
+LETTERS = regex.compile(r"[\p{L}\p{M}]+")
 MENU = "Home | Articles | Random page | About us | Log in"
 COOKIES = "We use cookies to give you the best experience on our site. Accept all | Settings"
 FOOTER = "© 2013 Example Encyclopaedia. All rights reserved. Terms of use | Privacy"
@@ -43,8 +46,10 @@ class Document:
 def edited(text: str, share: float, rng: random.Random) -> str:
     """Return a text in which about this share of the words is another word of the same text."""
     words = text.split(" ")
-    plain = [word for word in words if word.isalpha()]
-    return " ".join(rng.choice(plain) if word.isalpha() and rng.random() < share else word for word in words)
+    plain = [word for word in words if LETTERS.fullmatch(word)]
+    return " ".join(
+        rng.choice(plain) if LETTERS.fullmatch(word) and rng.random() < share else word for word in words
+    )
 
 
 def spam(rng: random.Random) -> str:

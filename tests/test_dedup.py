@@ -8,6 +8,7 @@ import unicodedata
 import numpy as np
 import pytest
 
+from llmcourse.data import dedup
 from llmcourse.data.dedup import (
     PRIME,
     candidate_pairs,
@@ -195,3 +196,30 @@ def test_the_same_pairs_as_datasketch_up_to_the_chance_of_both():
             sketch.update_batch([str(x).encode() for x in some])
         ours = (minhash(a, 512) == minhash(b, 512)).mean()
         assert ours == pytest.approx(theirs[0].jaccard(theirs[1]), abs=5 * math.sqrt(0.25 / 256))
+
+
+def stubs(n: int, common: int, own: int) -> list[str]:
+    """Pages made from one template, each with some words of its own; every tenth is a near copy of another."""
+    rng = random.Random(0)
+    template, pages = text(common, 0), []
+    for i in range(n):
+        page = f"{template} {text(own, i + 1)}"
+        pages.append(f"{rng.choice(pages).rsplit(' ', 1)[0]} x{i}" if i % 10 == 9 else page)
+    return pages
+
+
+@pytest.mark.parametrize(("common", "own"), [(20, 5), (40, 4), (12, 4)])  # below, above and far below 0.7
+def test_comparisons_of_stub_pages_grow_with_their_number(common, own, monkeypatch):
+    counted = [0, 0]
+    for which, n in enumerate((300, 600)):
+
+        def counting(a, b, which=which):
+            counted[which] += 1
+            return jaccard(a, b)
+
+        monkeypatch.setattr(dedup, "jaccard", counting)
+        found = near_duplicates(stubs(n, common, own))
+        assert len(found) == (n - 1 if own == 4 and common == 40 else n // 10)
+    assert counted[1] < 2.4 * counted[0]
+    near_duplicates(["This page is a stub."] * 600)
+    assert counted[1] < 2.4 * counted[0]  # equal texts are not compared at all

@@ -6,8 +6,7 @@ Dimensions: N documents, K hash functions of a signature, R rows (hash functions
 import hashlib
 import unicodedata
 import zlib
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import regex
@@ -64,7 +63,8 @@ def jaccard(a: set, b: set) -> float:
     >>> jaccard({1, 2, 3}, {2, 3, 4})
     0.5
     """
-    return len(a & b) / len(a | b) if a or b else 1.0
+    shared = len(a & b)
+    return shared / (len(a) + len(b) - shared) if a or b else 1.0
 
 
 def minhash(shingle_set: set[int], n_hashes: int = 128, seed: int = 0) -> np.ndarray:
@@ -92,17 +92,28 @@ def candidate_pairs(signatures: np.ndarray, n_bands: int = 32) -> set[tuple[int,
     K is cut into bands of K / n_bands hash functions: texts are looked up, never compared all
     with all. Raises ValueError when the bands do not divide K.
     """
+    return {(min(pair), max(pair)) for pair in _neighbours(signatures, n_bands, len(signatures))}
+
+
+def _neighbours(signatures: np.ndarray, n_bands: int, most: int) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows that share a band, for each band; of a row, those with the `most` next in order.
+
+    Sorted by their signatures from the band on, rows that share it stand side by side, and those
+    that share what follows are next to each other.
+    """
     N, K = signatures.shape
     if K % n_bands:
         raise ValueError(f"n_bands={n_bands} must divide the {K} hash functions of a signature")
-    pairs = set()
-    for band in np.split(signatures, n_bands, axis=1):
-        buckets = defaultdict(list)
-        for place in range(N):
-            buckets[band[place].tobytes()].append(place)
-        for places in buckets.values():
-            pairs.update((i, j) for n, i in enumerate(places) for j in places[n + 1 :])
-    return pairs
+    width = signatures.itemsize * K // n_bands
+    for start in range(0, K, K // n_bands):
+        keys = [row.tobytes() for row in np.roll(signatures, -start, axis=1)]
+        order = sorted(range(N), key=keys.__getitem__)
+        bands = [keys[i][:width] for i in order]
+        for n, band in enumerate(bands):
+            for later in range(n + 1, min(n + 1 + most, N)):
+                if bands[later] != band:
+                    break
+                yield order[n], order[later]
 
 
 def near_duplicates(
@@ -111,24 +122,27 @@ def near_duplicates(
     """Return the places of texts to drop, so that no two left are known to be near copies.
 
     A pair that shares a band is compared exactly, by the Jaccard similarity of its runs of `n`
-    words; near copies of near copies form a group, of which the first is kept. Raises ValueError
-    for a threshold outside 0-1. Source: Lee et al. 2021, arXiv:2107.06499, section 4.2.
+    words; near copies of near copies form a group, of which the first is kept. Where many texts
+    share a band, as pages made from one template do, each is compared with the 16 whose signatures
+    are nearest in order, so time grows with the number of texts and not with its square. Raises
+    ValueError for a threshold outside 0-1. Source: Lee et al. 2021, arXiv:2107.06499, section 4.2.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold} must be above 0 and at most 1")
     if not texts:
         return []
-    sets = [shingles(text, n) for text in texts]
+    places: dict[frozenset, int] = {}  # the first text with each set: equal sets need no look-up
+    group = [places.setdefault(frozenset(shingles(text, n)), place) for place, text in enumerate(texts)]
+    sets, place_of = list(places), list(places.values())
     signatures = np.stack([minhash(one, n_hashes) for one in sets])
-    group = list(range(len(texts)))
 
     def first(place: int) -> int:
         while group[place] != place:
             group[place] = place = group[group[place]]
         return place
 
-    for i, j in sorted(candidate_pairs(signatures, n_bands)):
-        if first(i) != first(j) and jaccard(sets[i], sets[j]) >= threshold:
-            low, high = sorted((first(i), first(j)))
+    for i, j in _neighbours(signatures, n_bands, most=16):
+        low, high = sorted((first(place_of[i]), first(place_of[j])))
+        if low != high and jaccard(sets[i], sets[j]) >= threshold:
             group[high] = low
     return [place for place in range(len(texts)) if first(place) != place]

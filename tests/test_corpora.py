@@ -184,3 +184,10 @@ def test_without_the_package_gpt2s_table_is_the_bytes(monkeypatch, capsys):
     text = "To be, 你好"
     assert tokenizer.encode(text) == list(text.encode())
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_play_with_the_lines_of_windows_is_the_same_play():
+    markdown = "# T\n\n## ACT I\n\n**HAMLET**  \nTo be _[Aside]_ or   \n\n\n\nnot \\[x\\]\n"
+    expected = plain_text(markdown)
+    assert "HAMLET:\nTo be [Aside] or\n" in expected
+    assert plain_text(markdown.replace("\n", "\r\n")) == expected

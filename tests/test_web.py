@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmcourse.data import manifest
+from llmcourse.data import manifest, web
 from llmcourse.data.cleaning import find_pii, language_of, quality_problems
 from llmcourse.data.dedup import jaccard, shingles
 from llmcourse.data.dirty import Document, edited, make_dirty
@@ -63,6 +63,68 @@ def test_the_stand_in_is_read_by_the_same_code(monkeypatch, tmp_path):
 )
 def test_text_out_of_markup(markup, expected):
     assert extract_text(markup) == expected
+
+
+@pytest.mark.parametrize(
+    "attributes", ["", " name=x", ' name="a/b"', " name='a/b' group=n", ' name="a>b"', " name=a/b"]
+)
+@pytest.mark.parametrize("tag", ["ref", "Ref", "REF"])
+def test_what_lies_between_references_is_never_lost(tag, attributes):
+    """WikiExtractor#24, #386: with the references written out or not, the rest is the same text."""
+    long, short = f"<{tag}{attributes}>a [[b]] c</{tag} >", f"<{tag}{attributes} />"
+    for first in (long, short, short.replace(" />", "/>"), "<!-- <ref> -->"):
+        for second in (long, short, ""):
+            assert (
+                extract_text(f"One{first} important text{second} end.\n\nTwo.")
+                == "One important text end.\n\nTwo."
+            )
+
+
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ('a<ref name="x>one</ref> "b" <ref>two</ref> c', 'a "b" c'),
+        ("a<ref name=O'Brien>one</ref> b's c", "a b's c"),
+        ("a <references /> b <ref>x</ref> c", "a b c"),
+        ("a\n<references>\n<ref name=x>one</ref>\n</references>\nb<ref>y</ref> c", "a\n\nb c"),
+        ("a <!-- <ref> --> b <ref>x</ref> c", "a b c"),
+        ("one <ref>y</ref> two\n{| never closed", "one two\n{| never closed"),
+    ],
+)
+def test_references_as_people_write_them(markup, expected):
+    assert extract_text(markup) == expected
+
+
+def test_lines_of_windows_are_lines():
+    markup = "lead\n\n== One ==\na\n\n\n\nb\n{| class=x\n| cell\n|}\n== Two ==  \nc\n"
+    for end in ("\r\n", "\r"):
+        page = Page("t", "en", markup.replace("\n", end))
+        assert sections(page) == sections(Page("t", "en", markup)) != [markup.strip()]
+        assert extract_text(page.markup) == extract_text(markup)
+
+
+@pytest.mark.parametrize(
+    "unit", ["<ref name=", '<ref "', "<ref '\"", "<!--", "{|\n", "<references>", "<ref>", "<ref/>"]
+)
+def test_markup_without_its_end_is_looked_for_once(unit, monkeypatch):
+    """Counted: the searches for an opening or an end, and the characters that lie before what they find."""
+    passed = [0, 0]
+
+    class Counting:
+        def __init__(self, pattern, which):
+            self.pattern, self.which = pattern, which
+
+        def search(self, text, start):
+            found = self.pattern.search(text, start)
+            passed[self.which] += (found.end() if found else len(text)) - start
+            return found
+
+    compiled = web.re.compile
+    for which, n in enumerate((1000, 2000)):
+        monkeypatch.setattr(web.re, "compile", lambda *a, which=which: Counting(compiled(*a), which))
+        for opening, end_of in ((web.REFERENCE, web._end_of_reference), (web.TABLE, lambda _: r"^\|\}")):
+            web._without((unit * n)[:n], Counting(opening, which), end_of)
+    assert passed[1] <= 2 * passed[0] + 100
 
 
 def test_sections_lose_nothing():
@@ -161,6 +223,27 @@ def test_paragraphs_and_json_lines_are_read_one_by_one(tmp_path):
     assert list(read_documents(str(lines))) == ["a", "b"]
 
 
+def test_blank_lines_other_ends_and_marks_of_the_order_change_nothing(tmp_path):
+    """wbolster/jsonlines#18, microsoft/graphrag#2424: blank lines anywhere; two files joined, each with a BOM."""
+    row = b'{"text": "a\\u2028b"}'
+    for name in ("a.jsonl", "a.JSONL", "a.ndjson"):
+        for joint in (b"\n", b"\r\n", b"\n\n", b"\n \t\r\n\n", b"\n\xef\xbb\xbf"):
+            for start, end in ((b"", b""), (b"\n", b"\n\n"), (b"\xef\xbb\xbf", b"\r\n\r\n")):
+                (tmp_path / name).write_bytes(start + row + joint + row + end)
+                assert list(read_documents(tmp_path / name)) == ["a\u2028b"] * 2
+
+
+def test_half_of_a_pair_is_the_replacement_character_and_a_pair_is_one(tmp_path):
+    """As tiktoken since 0.3.3 (openai/tiktoken#82): every document that is read can be encoded."""
+    path = tmp_path / "a.jsonl"
+    for text in ("half \ud83d", "\udc4d half", "\udc4d\ud83d", "\ud83d\udc4d pair", "plain"):
+        path.write_text(json.dumps({"text": text}) + "\n", encoding="utf-8")
+        (found,) = read_documents(path)
+        assert found == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        assert found.encode("utf-8").decode("utf-8") == found
+        assert ("\ufffd" in found) == ("half" in text or text[0] == "\udc4d")
+
+
 def test_a_file_larger_than_the_memory_it_may_use_is_streamed(tmp_path):
     import tracemalloc
 
@@ -184,6 +267,19 @@ def test_a_file_larger_than_the_memory_it_may_use_is_streamed(tmp_path):
         ("a.jsonl", b'{"text": "a"}\n{"te', "line 2: expected JSON with the field 'text', found '{\"te'"),
         ("a.jsonl", b'{"body": "a"}\n', "line 1: expected JSON with the field 'text'"),
         ("a.jsonl", b"[1]\n", "line 1: expected JSON with the field 'text'"),
+        ("a.jsonl", b'"text"\n', "line 1: expected JSON with the field 'text'"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n\n{"text": null}\n',
+            "line 3: the field 'text' is null: it must be a text",
+        ),
+        ("a.jsonl", b'{"text": 1.5}\n', "line 1: the field 'text' is 1.5"),
+        ("a.jsonl", b'{"text": ["a"]}\n', "line 1: the field 'text' is .*Leave the line out"),
+        ("a.jsonl", b'{"text": {"a": true}}\n', "line 1: the field 'text' is"),
+        ("a.jsonl", b"[" * 100_000, "line 1: expected JSON"),
+        ("a.jsonl", b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "line 1: expected JSON"),
+        ("a.jsonl", b"\n \r\n", "is empty: it must hold at least one document"),
+        ("a.txt", b"\xef\xbb\xbf\n\n", "is empty: it must hold at least one document"),
     ],
 )
 def test_bad_files_are_refused_with_line_and_remedy(name, content, message, tmp_path):

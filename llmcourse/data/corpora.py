@@ -9,12 +9,13 @@ import re
 from dataclasses import dataclass
 
 from llmcourse.data.manifest import Files, fetch
+from llmcourse.data.web import unix_lines
 
 SPEAKERS = ("KING", "QUEEN", "DUKE", "NURSE", "FOOL", "CAPTAIN")
 SUBJECTS = ("the night", "my lord", "your honour", "this sword", "our love", "the crown")
 # `_Exit_`, `*Exit*`, `_[Aside]_`, and also `[Aside]_`, which forgets a mark; never beyond a paragraph.
 WORDS = r"((?:[^_*\[\]\n]|\n(?!\n))+)"
-STAGE_DIRECTION = re.compile(rf"[_*]+\[?{WORDS}\]?[_*]+|\[{WORDS}\]?[_*]+")
+STAGE_DIRECTION = re.compile(rf"(?<![_*])[_*]+\[?{WORDS}\]?[_*]+|\[{WORDS}\]?[_*]+")
 VERBS = ("brings", "hides", "fears", "commands", "forgives", "betrays")
 
 
@@ -33,11 +34,11 @@ def plain_text(markdown: str) -> str:
     >>> plain_text("## ACT I" + chr(10) * 2 + "**HAMLET**  " + chr(10) + "To be" + chr(10))
     'ACT I\\n\\nHAMLET:\\nTo be\\n'
     """
-    text = re.sub(r"^#+ +", "", markdown, flags=re.MULTILINE)
+    text = re.sub(r"^#+ +", "", unix_lines(markdown), flags=re.MULTILINE)
     text = re.sub(r"^\*\*(.+?)\*\* *$", r"\1:", text, flags=re.MULTILINE)
     text = html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text))
     text = STAGE_DIRECTION.sub(r"[\1\2]", text)
-    text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"(?<![ \t])[ \t]+$", "", text, flags=re.MULTILINE)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

@@ -5,7 +5,7 @@ import io
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,11 @@ def decode(content: bytes) -> str:
         ) from None
 
 
+def unix_lines(text: str) -> str:
+    """Return a text whose lines end in a newline alone, not in the two characters of Windows or in a bare return."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def load_wikipedia(quiet: bool = False) -> list[Page]:
     """Return the pages of the dump, redirects left out, in their order; says where they came from."""
     import xml.etree.ElementTree as ElementTree
@@ -100,6 +105,36 @@ def load_wikipedia(quiet: bool = False) -> list[Page]:
     return pages
 
 
+# The opening tag of a reference: a slash, or in quotes a ">", may stand in its name.
+REFERENCE = re.compile(
+    r"""<!--|<(ref(?:erences)?)(?=[\s/>])(?:(?:[^<>"']|"[^"<]*"|'[^'<]*')*+>|[^<>]*+>)""", re.IGNORECASE
+)
+TABLE = re.compile(r"^\{\|", re.MULTILINE)
+# Categories, files, and the same page in other languages, with one level of links inside.
+APART = re.compile(r"\[\[(?:Category|File|Image|[a-z-]{2,12}):[^\[\]]*(?:\[\[[^\[\]]*\]\][^\[\]]*)*\]\]")
+
+
+def _end_of_reference(opening: re.Match) -> str:
+    if opening.group().endswith("/>"):
+        return ""  # closed by itself
+    return rf"(?i)</{opening[1]}\s*>" if opening[1] else "-->"
+
+
+def _without(markup: str, opening: re.Pattern, end_of: Callable[[re.Match], str]) -> str:
+    """Return markup without what lies from each opening to its end, in one pass; what never ends stays."""
+    parts, at, look, absent = [], 0, 0, set()
+    while found := opening.search(markup, look):
+        look, closing = found.end(), end_of(found)
+        if closing in absent:
+            continue
+        if end := re.compile(closing, re.MULTILINE).search(markup, look):
+            parts.append(markup[at : found.start()])
+            look = at = end.end()
+        else:
+            absent.add(closing)
+    return "".join(parts) + markup[at:]
+
+
 def extract_text(markup: str) -> str:
     """Return the plain text of wiki markup: no templates, no references, links by their words.
 
@@ -110,55 +145,68 @@ def extract_text(markup: str) -> str:
     """
     import mwparserfromhell
 
-    markup = re.sub(r"<ref[^>/]*/>|<ref.*?</ref>|<!--.*?-->", "", markup, flags=re.DOTALL)
-    markup = re.sub(r"^\{\|.*?^\|\}", "", markup, flags=re.DOTALL | re.MULTILINE)
-    markup = re.sub(
-        r"\[\[(?:Category|File|Image|[a-z-]{2,12}):[^\[\]]*(?:\[\[[^\]]*\]\][^\[\]]*)*\]\]", "", markup
-    )
-    text = mwparserfromhell.parse(markup).strip_code()
-    text = re.sub(r"[ \t]+", " ", re.sub(r" *\n *", "\n", text))
+    markup = _without(unix_lines(markup), REFERENCE, _end_of_reference)
+    markup = _without(markup, TABLE, lambda opening: r"^\|\}")
+    text = mwparserfromhell.parse(APART.sub("", markup)).strip_code()
+    text = "\n".join(line.strip(" ") for line in text.split("\n"))
+    text = re.sub(r"[ \t]+", " ", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
 def sections(page: Page) -> list[str]:
     """Return the markup of a page cut at its headings, each heading with its section."""
-    parts = re.split(r"^(?==+[^=\n]+=+ *$)", page.markup, flags=re.MULTILINE)
+    parts = re.split(r"^(?==+[^=\n]+=+ *$)", unix_lines(page.markup), flags=re.MULTILINE)
     return [part.strip() for part in parts if part.strip()]
 
 
 def read_documents(path: str | Path, field: str = "text") -> Iterator[str]:
     """Yield documents of a UTF-8 file one by one: lines of .jsonl by `field`, else whole paragraphs.
 
-    Only one document is in memory, so a file may be larger than memory. Raises FileNotFoundError,
-    and ValueError for an empty file, other encodings, lines that are not JSON or lack the field:
-    each names the line and the remedy.
+    Only one document is in memory, so a file may be larger than memory. Blank lines are skipped, and
+    half of a surrogate pair, which JSON allows and no encoding does, becomes U+FFFD. Raises
+    FileNotFoundError, and ValueError for a file without a document, other encodings, lines that
+    are not JSON, lack the field or hold no text in it: each names the line and the remedy.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check its name and folder")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty: it must hold at least one document")
+    is_json = path.suffix.lower() in (".jsonl", ".ndjson")
     paragraph: list[str] = []
+    found = False
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                line = raw.decode("utf-8").removeprefix("\ufeff")
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"{path}, line {number}: byte {raw[error.start]:#04x} is not UTF-8. Convert the file first, "
                     "for example with iconv -f gb18030 -t utf-8"
                 ) from None
-            if path.suffix == ".jsonl":
-                try:
-                    yield json.loads(line)[field]
-                except (json.JSONDecodeError, KeyError, TypeError) as error:
-                    raise ValueError(
-                        f"{path}, line {number}: expected JSON with the field {field!r}, found {line[:40]!r} ({error})"
-                    ) from None
-            elif line.strip():
+            blank = not line.strip()
+            found = found or not blank
+            if is_json and not blank:
+                yield _json_text(line, field, f"{path}, line {number}")
+            elif not blank:
                 paragraph.append(line.rstrip("\r\n"))
             elif paragraph:
                 yield "\n".join(paragraph)
                 paragraph = []
     if paragraph:
         yield "\n".join(paragraph)
+    if not found:
+        raise ValueError(f"{path} is empty: it must hold at least one document")
+
+
+def _json_text(line: str, field: str, place: str) -> str:
+    try:
+        text = json.loads(line)[field]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{place}: expected JSON with the field {field!r}, found {line[:40]!r} ({error})"
+        ) from None
+    if not isinstance(text, str):
+        raise ValueError(
+            f"{place}: the field {field!r} is {json.dumps(text)[:40]}: it must be a text. Leave the line out, "
+            "or write its text there"
+        )
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -169,6 +169,16 @@ def test_toxicity_orders_texts_and_has_a_stand_in(monkeypatch):
     assert load_toxicity(quiet=True)([*texts, "你是idiot吗"]) == [0.0, 1.0, 1.0]
 
 
+@pytest.mark.filterwarnings("error")
+def test_another_version_of_scikit_learn_gives_the_same_scores_without_a_word(monkeypatch):
+    import sklearn.base
+
+    texts = ["The cat sat on the mat.", "You stupid idiot.", "A big fat pain."]
+    expected = load_toxicity(quiet=True)(texts)
+    monkeypatch.setattr(sklearn.base, "__version__", "0.0")
+    assert load_toxicity(quiet=True)(texts) == expected
+
+
 @pytest.mark.parametrize(
     ("found", "true", "expected"),
     [

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -116,8 +117,11 @@ def load_toxicity(quiet: bool = False) -> Callable[[list[str]], list[float]]:
         swearing = re.compile(r"(?<![a-z])(?:idiot|stupid|moron|fool|shut up)", re.IGNORECASE)
         return lambda texts: [1.0 if swearing.search(text) else 0.0 for text in texts]
     import joblib
+    from sklearn.exceptions import InconsistentVersionWarning
 
-    parts = {name.rsplit("/", 1)[-1]: joblib.load(io.BytesIO(content)) for name, content in files.items()}
+    with warnings.catch_warnings():  # the numbers are the same with older and newer versions
+        warnings.simplefilter("ignore", InconsistentVersionWarning)
+        parts = {name.rsplit("/", 1)[-1]: joblib.load(io.BytesIO(content)) for name, content in files.items()}
     vectorizer, model = parts["vectorizer.joblib"], parts["model.joblib"]
     return lambda texts: model.predict_proba(vectorizer.transform(texts))[:, 1].tolist() if texts else []
 

@@ -89,6 +89,7 @@ def test_what_lies_between_references_is_never_lost(tag, attributes):
         ("a\n<references>\n<ref name=x>one</ref>\n</references>\nb<ref>y</ref> c", "a\n\nb c"),
         ("a <!-- <ref> --> b <ref>x</ref> c", "a b c"),
         ("one <ref>y</ref> two\n{| never closed", "one two\n{| never closed"),
+        ("one <ref name=x>two [[a|three]] <!-- four", "one <ref name=x>two three <!-- four"),
     ],
 )
 def test_references_as_people_write_them(markup, expected):

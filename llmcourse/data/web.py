@@ -146,6 +146,7 @@ def extract_text(markup: str) -> str:
     import mwparserfromhell
 
     markup = _without(unix_lines(markup), REFERENCE, _end_of_reference)
+    markup = re.sub(r"(?i)<(?=!--|ref(?:erences)?[\s/>])", "&lt;", markup)  # one without an end is text
     markup = _without(markup, TABLE, lambda opening: r"^\|\}")
     text = mwparserfromhell.parse(APART.sub("", markup)).strip_code()
     text = "\n".join(line.strip(" ") for line in text.split("\n"))

@@ -19,6 +19,7 @@ GROUPS = {
     "training": models.training,
     "generation": models.generation,
     "tokenizer": text.tokenizer,
+    "cleaning": text.cleaning,
     "import": text.start,
     "race": race.race,
 }

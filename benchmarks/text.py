@@ -1,4 +1,4 @@
-"""The tokenizer against the Rust one and a plain one, and the time of `import llmcourse`."""
+"""The tokenizer against the Rust one and a plain one, cleaning at two lengths, and the time of `import llmcourse`."""
 
 import json
 import subprocess
@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from benchmarks.measure import Result, alternate, per_call
 from llmcourse.data.corpora import load_plays
+from llmcourse.data.dedup import near_duplicates
+from llmcourse.data.pii import find_pii
 from llmcourse.tokenizer import END_OF_TEXT, GPT2_PATTERN, BPETokenizer, replace_pair
 
 VOCAB_SIZE = 1024
@@ -91,6 +93,25 @@ def tokenizer(rounds: int) -> Iterator[Result]:
     note = "the same again: ours then only looks each word up in a table"
     a, b = per_call(lambda: ours.encode(text)), per_call(encode_rust)
     yield Result("tokenizer", "encoding, words known", *alternate(a, b, rounds), note, size, "kB")
+
+
+def cleaning(rounds: int) -> Iterator[Result]:
+    """A long text, or many pages, against as much in ten pieces: near 1, time grows with the length."""
+    note = "64,000 characters at once against ten times 6,400: about 1 where time grows with the length, 10 with its square"
+    for unit in ("A1b2-_C3", "a@", "+49 ", "::1 "):
+        whole, piece = ((unit * n)[:n] for n in (64_000, 6_400))
+        at_once = per_call(lambda whole=whole: find_pii(whole))
+        in_ten = per_call(lambda piece=piece: [find_pii(piece) for _ in range(10)])
+        yield Result("cleaning", f"find_pii, {unit!r} repeated", *alternate(at_once, in_ten, rounds), note)
+    end = "is a village in the north of the district. This page is a stub. You can help by adding to it."
+    pages = [f"Village {number} {end}" for number in range(3000)]
+    parts = [pages[start : start + 300] for start in range(0, 3000, 300)]
+    at_once, in_ten = (
+        per_call(lambda: near_duplicates(pages)),
+        per_call(lambda: [*map(near_duplicates, parts)]),
+    )
+    note = "3,000 pages made from one template against ten times 300: 1 where time grows with their number"
+    yield Result("cleaning", "near_duplicates, stub pages", *alternate(at_once, in_ten, rounds), note)
 
 
 def start(rounds: int) -> Iterator[Result]:

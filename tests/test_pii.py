@@ -83,6 +83,8 @@ def test_dates_in_every_usual_form_are_no_telephones():
         "%d.%m.%Y %H:%M",
         "%d.%m.%y",
         "%m.%Y",
+        "%Y%m%d%H%M%S",
+        "%Y%m%d%H%M",
     ]
     frames = [
         "{}",

@@ -35,7 +35,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 unit: $(READY)
-	$(QUIET) MPLBACKEND=Agg $(BIN)/pytest -n 2 --dist loadfile
+	$(QUIET) MPLBACKEND=Agg $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 notebooks-test: $(READY)
 	$(QUIET) $(FIGURES) $(BIN)/pytest -c tests/nbval.ini --rootdir . --nbval --nbval-current-env \

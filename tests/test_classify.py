@@ -53,6 +53,19 @@ def test_the_last_hidden_state_gives_the_models_logits():
     assert torch.allclose(model.unembedding(states[-1]), model(ids), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "part", [dict(value_embeddings=True), dict(embedding_shift=2), dict(token_shift=True), dict(qk_norm=True)]
+)
+def test_the_last_hidden_state_gives_the_logits_with_every_part_that_a_reader_can_switch_on(part):
+    model = GPT(ModelConfig(vocab_size=30, context_length=12, d_model=16, n_layers=2, **part)).eval()
+    for parameter in model.parameters():  # zeros would hide what is forgotten
+        torch.nn.init.normal_(parameter, std=0.3)
+    ids = torch.tensor([ROWS[0]])
+    logits = model.unembedding(classify.hidden_states(model, ids)[-1])
+    assert torch.allclose(logits, model(ids), atol=1e-6)
+    assert classify.GPTClassifier(model)(*classify.pad_right(ROWS)).shape == (len(ROWS), 2)
+
+
 def test_features_of_our_gpt_do_not_depend_on_the_batch():
     model = small_gpt()
     together = classify.gpt_features(model, ROWS, batch_size=3)

@@ -173,6 +173,8 @@ def from_transformers(model_or_name, context_length: int | None = None) -> GPT:
     }
     if gpt2:
         state["position_embedding.weight"] = state["position_embedding.weight"][: config.context_length]
+    if not torch.equal(state["token_embedding.weight"], state["unembedding.weight"]):
+        config = replace(config, tied_embeddings=False)  # whatever theirs says, as after a merge of adapters
     model = GPT(config)
     model.load_state_dict(state)
     return model.train(model_or_name.training)

@@ -444,6 +444,23 @@ def test_long_context_settings_of_qwen3_are_refused_by_name(change, message):
         config_from_transformers(Qwen3Config(**(PUBLISHED["qwen3"] | change)))
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_ends_that_differ_are_untied_whatever_the_configuration_says(kind):
+    """As after a merge of adapters on the output (huggingface/peft#2972). Oracle: transformers' logits."""
+    if kind == "gpt2":
+        theirs = GPT2LMHeadModel(GPT2Config(vocab_size=V, n_positions=8, n_embd=16, n_layer=1, n_head=2))
+    else:
+        shape = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
+        theirs = LlamaForCausalLM(
+            LlamaConfig(vocab_size=V, max_position_embeddings=8, tie_word_embeddings=True, **shape)
+        )
+    theirs.lm_head.weight = nn.Parameter(torch.randn(V, 16))
+    ids, ours = torch.arange(8)[None], from_transformers(theirs.eval())
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), theirs(ids).logits, rtol=0, atol=LIMIT)
+    assert not ours.config.tied_embeddings
+
+
 @pytest.mark.parametrize("scaling", [None, RotaryScaling(16.0, 0.5, 8.0, 16)])
 @pytest.mark.parametrize("options", [{}, dict(qk_norm=True), dict(qk_norm=True, n_heads=3), dict(d_head=6)])
 @pytest.mark.parametrize("tied", [False, True])

@@ -42,6 +42,14 @@ def document_mask(token_ids: Tensor, end_id: int) -> Tensor:
     return (same & causal_mask(token_ids.shape[-1], device=token_ids.device))[:, None]
 
 
+def check_mask(mask: Tensor | None, is_causal: bool) -> None:
+    """Raise ValueError for two masks, and for one of whole numbers, as tokenizers give: it would be added."""
+    if mask is not None and is_causal:
+        raise ValueError("give either mask or is_causal=True; combine them as mask & causal_mask(T)")
+    if mask is not None and not (mask.dtype == torch.bool or mask.is_floating_point()):
+        raise ValueError(f"a mask of {mask.dtype} is neither boolean nor added to scores: give mask.bool()")
+
+
 def masked_softmax(scores: Tensor) -> Tensor:
     """Return the softmax over the last dimension; a row of nothing but -inf becomes zeros, not 0/0.
 
@@ -67,7 +75,8 @@ def scaled_dot_product_attention(
     `q` is (..., T, D), `k` (..., S, D), `v` (..., S, Dv); the weights are (..., T, S). `mask`
     broadcasts to (..., T, S): boolean (True = may look) or a float that is added to the scores. A
     query that may look nowhere gets zeros, as from torch's function.
-    Raises ValueError if the head widths differ, if both masks are given, or on a shape mismatch.
+    Raises ValueError if the head widths differ, if both masks are given, on a mask of whole numbers,
+    or on a shape mismatch.
 
     >>> x = torch.eye(2)
     >>> scaled_dot_product_attention(x, x, x, is_causal=True)[0].tolist()
@@ -85,8 +94,7 @@ def scaled_dot_product_attention(
             f"{k.shape[-2]} keys but {v.shape[-2]} values: each key needs one value; "
             "check the second-to-last dimension of k and v"
         )
-    if mask is not None and is_causal:
-        raise ValueError("give either mask or is_causal=True; combine them as mask & causal_mask(T)")
+    check_mask(mask, is_causal)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., T, S)
     if is_causal:
         mask = causal_mask(q.shape[-2], k.shape[-2], device=q.device)
@@ -116,6 +124,7 @@ def fused_attention(
             return _CausalAttention.apply(q, k, v)
         with torch.autocast("cpu", enabled=False):
             q, k, v = q.float(), k.float(), v.float()
+            mask = mask.float() if mask is not None and mask.is_floating_point() else mask
             y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, **more)
         return y.to(torch.bfloat16)
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, **more)
@@ -245,8 +254,7 @@ class MultiHeadAttention(nn.Module):
         `rotary` is the pair (cos, sin) for these T positions; `mask` as in the function above;
         `extra_values` (B, T, n_kv_heads·D) are added to the values.
         """
-        if mask is not None and is_causal:
-            raise ValueError("give either mask or is_causal=True; combine them as mask & causal_mask(T)")
+        check_mask(mask, is_causal)
         B, T, _ = x.shape
         q, k, v = self.split_heads(x)
         if extra_values is not None:

@@ -456,6 +456,30 @@ def test_the_gradient_of_attention_by_hand_equals_autograd_s():
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
+def test_a_mask_of_whole_numbers_is_refused_in_every_way_to_attend(dtype):
+    """Tokenizers give such masks; added to the scores, 0 and 1 hide nothing."""
+    layer, x, mask = MultiHeadAttention(d_model=8, n_heads=2), torch.randn(1, 3, 8), causal_mask(3)
+    for attend in (
+        lambda mask: scaled_dot_product_attention(x, x, x, mask),
+        lambda mask: layer(x, mask=mask),
+        lambda mask: layer(x, mask=mask, return_weights=True)[0],
+    ):
+        with pytest.raises(ValueError, match=r"a mask of torch\.u?int\d+ .*: give mask\.bool\(\)"):
+            attend(mask.to(dtype))
+        assert torch.equal(attend(mask.to(dtype).bool()), attend(mask))
+
+
+@pytest.mark.parametrize("mask_dtype", [torch.float32, torch.bfloat16])
+def test_in_bfloat16_a_float_mask_of_either_precision_hides_with_and_without_gradients(mask_dtype):
+    layer, x = MultiHeadAttention(d_model=8, n_heads=2).bfloat16(), torch.randn(1, 3, 8).bfloat16()
+    mask = torch.zeros(3, 3, dtype=mask_dtype).masked_fill(~causal_mask(3), float("-inf"))
+    with torch.no_grad():
+        expected = layer(x, mask=causal_mask(3))
+        assert torch.equal(layer(x, mask=mask), expected)
+    torch.testing.assert_close(layer(x, mask=mask), expected, rtol=0.02, atol=0.01)
+
+
 @pytest.mark.parametrize("return_weights", [False, True])
 def test_layer_refuses_two_masks(return_weights):
     layer = MultiHeadAttention(d_model=8, n_heads=2)

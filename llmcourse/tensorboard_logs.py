@@ -16,6 +16,7 @@ from torch import nn
 from llmcourse.evaluation import bits_per_byte
 from llmcourse.runtime import leave_tensorflow_out
 from llmcourse.training import Step
+from llmcourse.weights import unwrap
 
 
 def log_steps(steps: Iterable[Step], log_dir, *, bytes_per_token: float | None = None) -> Iterator[Step]:
@@ -77,6 +78,7 @@ def log_parameters(
     """
     if every < 1:
         raise ValueError(f"every={every}: must be at least 1; 50 is a good start")
+    model, parts = unwrap(model), getattr(optimizer, "optimizers", [optimizer])  # those of optim.Together
     count, before = done, {}
 
     def is_time() -> bool:
@@ -107,7 +109,7 @@ def log_parameters(
             if name in before and p.dim() >= 2:
                 writer.add_scalar(f"update_ratio/{name}", update_ratio(before[name], p), count)
 
-    return [optimizer.register_step_pre_hook(before_step), optimizer.register_step_post_hook(after_step)]
+    return [parts[0].register_step_pre_hook(before_step), parts[-1].register_step_post_hook(after_step)]
 
 
 def update_ratio(before: torch.Tensor, after: torch.Tensor) -> float:

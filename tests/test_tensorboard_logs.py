@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from llmcourse.evaluation import bits_per_byte, evaluate_loss
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.optim import AdamW, parameter_groups
+from llmcourse.optim import AdamW, muon_and_adamw, parameter_groups
 from llmcourse.tensorboard_logs import (
     find_runs,
     log_parameters,
@@ -435,6 +435,7 @@ def test_watching_changes_nothing(tmp_path):
         lambda m: AdamW(parameter_groups(m, 0.1), lr=0.01),
         lambda m: torch.optim.AdamW(m.parameters(), lr=0.01),
         lambda m: torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9),
+        muon_and_adamw,
     ],
 )
 def test_what_is_written_is_what_the_optimizer_saw_and_did(tmp_path, make):
@@ -449,7 +450,7 @@ def test_what_is_written_is_what_the_optimizer_saw_and_did(tmp_path, make):
             before = {name: (p.detach().clone(), p.grad.clone()) for name, p in model.named_parameters()}
             optimizer.step()
             after = {name: p.detach().clone() for name, p in model.named_parameters()}
-            optimizer.zero_grad()
+            model.zero_grad()
             seen.append((before, after))
     histograms, scalars = read_histograms(tmp_path), read_scalars(tmp_path)
     names = [name for name, _ in model.named_parameters()]
@@ -497,6 +498,16 @@ def test_a_resumed_run_numbers_its_histograms_from_where_it_stopped(tmp_path):
             layer.weight.grad = torch.ones(2, 2)
             optimizer.step()
     assert [h.step for h in read_histograms(tmp_path)["weights/weight"]] == [6, 8]
+
+
+def test_a_compiled_model_has_the_tags_of_the_model_inside(tmp_path):
+    layer = torch.nn.Linear(2, 2, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    with SummaryWriter(str(tmp_path)) as writer:
+        log_parameters(torch.compile(layer, backend="eager"), optimizer, writer)
+        layer.weight.grad = torch.ones(2, 2)
+        optimizer.step()
+    assert read_histograms(tmp_path).keys() == {"weights/weight", "gradients/weight"}
 
 
 def test_frozen_parameters_and_infinite_gradients_are_passed_over(tmp_path):

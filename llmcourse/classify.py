@@ -196,6 +196,7 @@ def fit_classifier(
     the first step, for missing labels, a class that the head lacks, and rows as `gpt_features` does.
     """
     rows, labels = _labelled_rows(model, rows, labels)
+    steps = whole(steps, "steps")
     model.train()
     optimizer = AdamW(parameter_groups(model, weight_decay=0.1), lr=lr)
     schedule, losses, epoch = warmup_cosine(steps, max(1, steps // 10)), [], 0

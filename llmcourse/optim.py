@@ -40,7 +40,7 @@ class AdamW(torch.optim.Optimizer):
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
         for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
-            if value < 0:
+            if not value >= 0:
                 raise ValueError(f"{name}={value}: must not be negative")
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas={betas}: each must be in [0, 1), for example (0.9, 0.95)")
@@ -108,7 +108,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, params, lr=0.02, momentum=0.95, weight_decay=0.1, dtype=torch.float32):
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
-            if value < 0:
+            if not value >= 0:
                 raise ValueError(f"{name}={value}: must not be negative")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum}: must be in [0, 1), for example 0.95")
@@ -184,12 +184,12 @@ def hidden_and_other_groups(model: nn.Module, weight_decay: float) -> tuple[dict
     """Return the group of the matrices in `model.blocks`, and the groups of all else of a GPT."""
     model = unwrap(model)
     hidden = [p for name, p in model.named_parameters() if is_hidden_matrix(name, p)]
-    unembedding = model.unembedding.weight
-    taken = {id(p) for p in hidden} | {id(unembedding)}
+    unembedding = list(model.unembedding.parameters())  # one matrix; with an adapter, two more
+    taken = {id(p) for p in [*hidden, *unembedding]}
     others = [p for p in model.parameters() if id(p) not in taken]
     return {"params": hidden, "weight_decay": weight_decay}, [
         {"params": others, "weight_decay": 0.0},
-        {"params": [unembedding], "weight_decay": weight_decay},
+        {"params": unembedding, "weight_decay": weight_decay},
     ]
 
 

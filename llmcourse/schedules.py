@@ -7,7 +7,7 @@ Schedule = Callable[[int], float]
 
 
 def _check(total_steps: int, *phases: int) -> None:
-    if total_steps < 1 or min(phases) < 0 or sum(phases) > total_steps:
+    if not (total_steps >= 1 and all(steps >= 0 for steps in phases) and sum(phases) <= total_steps):
         raise ValueError(
             f"phases of {phases} steps do not fit into total_steps={total_steps}: "
             "each must be >= 0 and their sum at most the total"

@@ -1,5 +1,7 @@
 """Classification: features equal those of one text at a time; the probe is scikit-learn's."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -223,6 +225,13 @@ def test_the_probe_takes_tensors_of_any_precision_and_names_of_classes():
     ).all()
     with pytest.raises(ValueError, match=r"labels\[1\] is 0.5"):
         classify.linear_probe(x[:2], [0, 0.5])
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", 1.5), ("steps", math.nan), ("lr", math.nan)])
+def test_fitting_refuses_numbers_with_which_nothing_is_learned(name, value):
+    model = classify.GPTClassifier(small_gpt())
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        classify.fit_classifier(model, [[1], [2]], [0, 1], **{"steps": 2, name: value})
 
 
 def test_fitting_refuses_missing_labels():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from llmcourse.finetune.lora import TARGETS, add_lora
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.optim import (
     AdamW,
@@ -154,9 +155,12 @@ def test_groups_reach_the_optimizer():
 
 
 @pytest.mark.parametrize("name", ["lr", "eps", "weight_decay"])
-def test_negative_values_are_refused_by_name(name):
-    with pytest.raises(ValueError, match=f"{name}=-0.5: must not be negative"):
-        AdamW(make_parameters(), **{name: -0.5})
+@pytest.mark.parametrize("value", [-0.5, float("nan")])
+def test_negative_values_and_nan_are_refused_by_name_as_by_torch(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value}: must not be negative"):
+        AdamW(make_parameters(), **{name: value})
+    with pytest.raises(ValueError, match="Invalid"):
+        torch.optim.AdamW(make_parameters(), **{name: value})
 
 
 @pytest.mark.parametrize("betas", [(1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, 1.5)])
@@ -242,6 +246,7 @@ def test_muon_handles_equal_shapes_together_as_it_would_apart():
     [
         (dict(lr=-1.0), "lr=-1.0: must not be negative"),
         (dict(weight_decay=-0.1), "weight_decay=-0.1"),
+        (dict(lr=float("nan")), "lr=nan"),
         (dict(momentum=1.0), r"momentum=1.0: must be in \[0, 1\)"),
     ],
 )
@@ -264,6 +269,13 @@ def test_every_parameter_is_in_exactly_one_group_and_muon_has_the_matrices_of_th
     names = {name.split(".", 2)[2] for name, p in model.named_parameters() if id(p) in inside}
     assert names == {"attention.qkv.weight", "attention.out.weight", "mlp.up.weight", "mlp.down.weight"}
     assert is_hidden_matrix("blocks.0.mlp.up.weight", torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("targets", [TARGETS, ("unembedding",), (*TARGETS, "unembedding")])
+def test_every_adapter_is_in_exactly_one_group_too(targets):
+    model = add_lora(GPT(ModelConfig(11, d_model=16)), 2, targets=targets)
+    found = [id(p) for group in muon_and_adamw(model).param_groups for p in group["params"]]
+    assert sorted(found) == sorted(id(p) for p in model.parameters())
 
 
 def test_optimizers_together_do_what_each_does_alone_and_resume():

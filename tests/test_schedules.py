@@ -125,6 +125,7 @@ def test_a_schedule_drives_the_optimizer_through_torch():
     [
         (lambda: warmup_cosine(10, 11), r"phases of \(11,\) steps do not fit into total_steps=10"),
         (lambda: warmup_cosine(10, -1), r"phases of \(-1,\) steps .* each must be >= 0"),
+        (lambda: warmup_cosine(10, math.nan), r"phases of \(nan,\) steps"),
         (lambda: warmup_cosine(0), r"total_steps=0: .*at most the total"),
         (lambda: warmup_stable_decay(10, 6, 5), r"phases of \(6, 5\) steps do not fit into total_steps=10"),
         (lambda: warmup_stable_decay(10, 12, -3), r"phases of \(12, -3\) steps .* each must be >= 0"),

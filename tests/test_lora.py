@@ -66,7 +66,7 @@ def test_a_layer_is_the_formula_and_merges_exactly(rank, bias):
     assert torch.allclose(layer.merged().double()(x), expected)
 
 
-@pytest.mark.parametrize("rank", [0, -1, 7])
+@pytest.mark.parametrize("rank", [0, -1, 7, 1.5, "2", None, float("nan")])
 def test_a_rank_that_the_matrix_cannot_have_is_refused(rank):
     with pytest.raises(ValueError, match=r"has ranks 1 to 6"):
         LoRALinear(nn.Linear(6, 8), rank)

@@ -26,7 +26,7 @@ FOR_TRAINING = ("tied_embeddings", "dropout", "zero_init", "embedding_std")  # s
 
 def _check_rank(layer: nn.Module, rank: int) -> None:
     widest = min(layer.in_features, layer.out_features)
-    if not 1 <= rank <= widest:
+    if rank not in range(1, widest + 1):
         raise ValueError(
             f"rank={rank}: a matrix of {layer.out_features} x {layer.in_features} has ranks 1 to {widest}"
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from llmcourse.positions import RotaryScaling
 
+WHOLE = ("vocab_size", "context_length", "d_model", "n_heads", "n_kv_heads", "d_head", "n_layers", "d_ff")
 CHOICES = {
     "norm": ("layer", "rms"),
     "norm_position": ("pre", "post"),
@@ -74,9 +75,10 @@ class ModelConfig:
     def __post_init__(self):
         if isinstance(self.rotary_scaling, dict):  # as a file of `asdict` has it
             object.__setattr__(self, "rotary_scaling", RotaryScaling(**self.rotary_scaling))
-        for name in ("vocab_size", "context_length", "d_model", "n_heads", "d_head", "n_layers"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in WHOLE:
+            value = getattr(self, name)
+            if value is not None and not (value >= 1 and value % 1 == 0):
+                raise ValueError(f"{name}={value}: must be at least 1, and a whole number")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {allowed}")
@@ -87,7 +89,7 @@ class ModelConfig:
                 f"embedding_shift={self.embedding_shift}: must be from 0 to context_length - 1 = "
                 f"{self.context_length - 1}"
             )
-        if self.logit_cap is not None and self.logit_cap <= 0:
+        if self.logit_cap is not None and not self.logit_cap > 0:
             raise ValueError(f"logit_cap={self.logit_cap}: must be above 0, or None for no cap")
 
     @property

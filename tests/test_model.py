@@ -11,6 +11,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from llmcourse.attention import causal_mask, document_mask
+from llmcourse.config import WHOLE
 from llmcourse.model import CHOICES, GPT, MLP, Block, ModelConfig, make_norm
 from llmcourse.positions import RotaryScaling, TokenShift, shift
 
@@ -113,10 +114,11 @@ def test_an_unknown_part_names_the_choices(name):
         ModelConfig(V, **{name: "best"})
 
 
-@pytest.mark.parametrize("name", ["vocab_size", "context_length", "d_model", "n_heads", "d_head", "n_layers"])
-def test_a_size_below_one_is_refused(name):
-    with pytest.raises(ValueError, match=f"{name}=0: must be at least 1"):
-        ModelConfig(**(dict(vocab_size=V) | {name: 0}))
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("value", [0, -1, 1.5, math.nan, math.inf])
+def test_a_size_that_is_no_number_of_parts_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value}: must be at least 1"):
+        ModelConfig(**(dict(vocab_size=V) | {name: value}))
 
 
 @pytest.mark.parametrize("scaling", [None, RotaryScaling(factor=32.0)])
@@ -516,6 +518,7 @@ def test_zero_init_makes_every_block_the_identity_and_the_new_fields_change_no_o
         (dict(embedding_shift=-1), "embedding_shift=-1: must be from 0"),
         (dict(embedding_shift=12, context_length=12), r"embedding_shift=12: .* context_length - 1 = 11"),
         (dict(logit_cap=0.0), "logit_cap=0.0: must be above 0"),
+        (dict(logit_cap=math.nan), "logit_cap=nan: must be above 0"),
     ],
 )
 def test_switches_out_of_range_are_refused(options, message):

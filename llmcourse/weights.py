@@ -74,7 +74,8 @@ def whole(model: nn.Module) -> tuple:
 
     The configuration says whether the two ends are one tensor now, whatever they were when the model
     was built. Raises ValueError where a configuration cannot say what the model is: adapters that
-    are not merged, weights of four bits, parts of another kind, shape or name, another model.
+    are not merged, weights of four bits, parts of another kind, shape or name, other tables of
+    positions, another model.
     """
     model = unwrap(model)
     if not hasattr(model, "unembedding"):
@@ -92,8 +93,12 @@ def whole(model: nn.Module) -> tuple:
             "the model from before quantize_linears, in float32: quantized again, it is the same"
         )
     with _NoValues():
-        wanted = _described(type(model)(model.config))
-    found = _described(model)
+        fresh = type(model)(model.config)
+    wanted, found, tables = _described(fresh), _described(model), dict(model.named_buffers())
+    for name, table in fresh.named_buffers():  # sines and cosines of positions, which no state holds
+        mine = tables[name].float().cpu() if name in tables else torch.empty(0)
+        if mine.shape != table.shape or not torch.allclose(mine, table, rtol=0, atol=LOST):
+            wanted[name], found[name] = "one of its fields", "another table"
     if different := sorted(n for n in wanted.keys() | state.keys() if wanted.get(n) != found.get(n)):
         name = different[0]
         raise ValueError(

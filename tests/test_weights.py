@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from llmcourse.model import GPT, ModelConfig
+from llmcourse.positions import rotary_angles
 from llmcourse.weights import load_state, rounded, unwrap, whole
 
 
@@ -148,6 +149,24 @@ def test_a_part_that_computes_something_else_with_the_same_shapes_is_refused(cha
     change(model)
     assert not torch.equal(logits(model), before)
     with pytest.raises(ValueError, match=message):
+        whole(model)
+
+
+@pytest.mark.parametrize(
+    ("positions", "name", "change"),
+    [
+        ("rotary", "rotary_cos", lambda table: rotary_angles(8, 4, base=100.0)[0]),
+        ("rotary", "rotary_sin", lambda table: torch.cat([table, table])),
+        ("sinusoidal", "position_table", lambda table: 2 * table),
+    ],
+)
+def test_a_table_of_positions_that_its_fields_do_not_give_is_refused(positions, name, change):
+    """No state holds it, so another would stand there after the trip; a narrower type is no other table."""
+    model = small_model(positions=positions)
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        assert whole(copy.deepcopy(model).to(dtype).float())[0] == model.config
+    setattr(model, name, change(getattr(model, name)))
+    with pytest.raises(ValueError, match=f"{name} is another table, by the configuration one of its fields"):
         whole(model)
 
 

@@ -167,3 +167,18 @@ def test_a_mapped_file_of_uint16_is_read_without_a_warning(tmp_path, mode):
         assert a.dtype == torch.int64
         assert torch.equal(a, c)
         assert torch.equal(b, d)
+
+
+@pytest.mark.parametrize(
+    ("ids", "B", "T", "message"),
+    [
+        (torch.zeros(100, 5).long(), 2, 8, r"\(100, 5\) in torch.int64: give one row"),
+        (np.arange(100) / 2, 2, 8, r"\(100,\) in torch.float64: give one row of whole numbers"),
+        (torch.arange(100), 0, 8, "batch_size=0 must be a whole number"),
+        (torch.arange(100), 1.5, 8, "batch_size=1.5 must be"),
+        (torch.arange(100), 2, 0, "context_length=0 must be"),
+    ],
+)
+def test_what_gives_no_batches_is_named(ids, B, T, message):
+    with pytest.raises(ValueError, match=message):
+        TokenBatches(ids, B, T)

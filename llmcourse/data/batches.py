@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from llmcourse.inputs import whole
+
 IGNORE = -100  # a target with this id does not count in the loss: torch's own convention
 
 
@@ -53,7 +55,7 @@ class TokenBatches:
     second epoch is laid out from the end of the row: else its last tokens would be in no window.
     Batch number `position` depends on the seed and on nothing else: setting it resumes exactly.
 
-    Raises ValueError when the row is too short for one batch.
+    Raises ValueError for what is no row of whole numbers, or one too short for one batch.
 
     >>> batches = TokenBatches(torch.arange(100), batch_size=2, context_length=8, seed=0)
     >>> inputs, targets = next(batches)
@@ -65,6 +67,10 @@ class TokenBatches:
         with warnings.catch_warnings():  # a file mapped read-only is fine: nothing writes to it
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             self.token_ids = torch.as_tensor(token_ids)
+        if self.token_ids.dim() != 1 or self.token_ids.is_floating_point():
+            form = f"{tuple(self.token_ids.shape)} in {self.token_ids.dtype}"
+            raise ValueError(f"token_ids are {form}: give one row of whole numbers, such as pack(documents)")
+        batch_size, context_length = whole(batch_size, "batch_size"), whole(context_length, "context_length")
         self.batch_size, self.context_length, self.seed = batch_size, context_length, seed
         self.windows = (len(self.token_ids) - context_length) // context_length
         self.batches_per_epoch = self.windows // batch_size

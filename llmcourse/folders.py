@@ -30,11 +30,10 @@ def save_model(folder: str | Path, model: GPT, tokenizer: BPETokenizer, dtype=to
     if config.tied_embeddings:
         del state["unembedding.weight"]
     state = {name: rounded(name, tensor, dtype) for name, tensor in state.items()}
-    names = ("tokenizer.json", "config.json", "model.safetensors")
     with (
-        atomic_write(Path(folder) / names[2]) as weights,
-        atomic_write(Path(folder) / names[1]) as configuration,
-        atomic_write(Path(folder) / names[0]) as tokens,
+        atomic_write(Path(folder) / "model.safetensors") as weights,
+        atomic_write(Path(folder) / "config.json") as configuration,
+        atomic_write(Path(folder) / "tokenizer.json") as tokens,
     ):
         save_file(state, weights, {"tokens": str(tokenizer.vocab_size)})
         configuration.write_text(json.dumps(asdict(config), indent=1) + "\n", encoding="utf-8")

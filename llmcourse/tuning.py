@@ -17,6 +17,7 @@ from llmcourse.data.batches import IGNORE
 from llmcourse.evaluation import evaluating
 from llmcourse.model import GPT
 from llmcourse.training import Batch, train
+from llmcourse.weights import unwrap
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def initialize(model: GPT, std: float = 0.02, residual_scaling: bool = True) -> 
     if std <= 0:
         raise ValueError(f"std={std}: must be above 0, for example 0.02 or 1/√d_model")
     residual = std / math.sqrt(2 * model.config.n_layers) if residual_scaling else std
-    for name, module in model.named_modules():
+    for name, module in unwrap(model).named_modules():
         if not isinstance(module, nn.Linear | nn.Embedding) or name == "bigram_logits":
             continue
         writes = name.endswith(("attention.out", "mlp.down"))

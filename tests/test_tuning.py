@@ -215,6 +215,15 @@ def test_initialize_keeps_ties_and_zeros():
     assert net.blocks[0].mlp.up.weight.abs().max() > 0
 
 
+def test_initialize_draws_the_same_in_a_compiled_model():
+    plain, inside = (model(bigram_table=True) for _ in range(2))
+    torch.manual_seed(0)
+    initialize(plain)
+    torch.manual_seed(0)
+    initialize(torch.compile(inside, backend="eager"))
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), inside.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("std", [0, -0.1])
 def test_initialize_refuses_a_deviation_that_is_none(std):
     with pytest.raises(ValueError, match=re.escape(f"std={std}: must be above 0")):

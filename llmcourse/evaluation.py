@@ -34,6 +34,15 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             part.training = True
 
 
+def wide(logits: Tensor) -> Tensor:
+    """Return logits in float32 where they are narrower: sums of their probabilities need the digits.
+
+    >>> wide(torch.tensor([2.0]).bfloat16()).dtype, wide(torch.tensor([2.0]).double()).dtype
+    (torch.float32, torch.float64)
+    """
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def evaluate_loss(
     model: nn.Module, token_ids: Tensor, stride: int | None = None, batch_size: int = 32
 ) -> float:
@@ -70,7 +79,8 @@ def token_losses(
     with evaluating(model):
         for group in groups:
             rows = torch.stack([token_ids[start : start + T + 1] for start in group]).to(device)
-            losses = F.cross_entropy(model(rows[:, :-1]).transpose(1, 2), rows[:, 1:], reduction="none").cpu()
+            logits = wide(model(rows[:, :-1]))  # (B, T, V)
+            losses = F.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none").cpu()
             parts += [
                 loss if start == 0 else loss[T - S :] for start, loss in zip(group, losses, strict=True)
             ]
@@ -144,7 +154,7 @@ def multiple_choice(
         for k, option in enumerate(row):  # filled up on the right, where a causal model cannot look
             rows[k, : len(shared) + len(option)] = torch.as_tensor([*shared, *option])
         with evaluating(model):
-            logits = model(rows[:, :-1].to(device))[:, len(shared) - 1 :]  # (K, longest option, V)
+            logits = wide(model(rows[:, :-1].to(device))[:, len(shared) - 1 :])  # (K, longest option, V)
         losses = F.cross_entropy(logits.transpose(1, 2), rows[:, len(shared) :].to(device), reduction="none")
         filled_up = torch.arange(losses.shape[1]) >= lengths[i, :, None]
         sums[i] = -losses.cpu().double().masked_fill(filled_up, 0.0).sum(-1)

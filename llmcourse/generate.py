@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llmcourse.decode import start_decoding
-from llmcourse.evaluation import evaluating
+from llmcourse.evaluation import evaluating, wide
 from llmcourse.inputs import id_row, plain, whole
 
 
@@ -40,7 +40,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
         raise ValueError(f"top_p={p}: must be in (0, 1]")
     if p == 1.0:  # a rounded sum reaches 1 before the last tokens
         return logits
-    ordered, order = logits.sort(dim=-1, descending=True)
+    ordered, order = wide(logits).sort(dim=-1, descending=True)
     probabilities = ordered.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities  # probability of the tokens above
     dropped = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= p)
@@ -57,7 +57,7 @@ def choose_next(logits, temperature=1.0, top_k=None, top_p=None, generator=None)
         raise ValueError(f"temperature={temperature}: must be >= 0; 0 is greedy, 1 the model's own")
     if temperature < 1e-6:  # the quotient could be infinite
         return logits.argmax(dim=-1)
-    logits = logits / temperature
+    logits = wide(logits) / temperature
     if top_k is not None:
         logits = keep_top_k(logits, top_k)
     if top_p is not None:

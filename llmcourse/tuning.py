@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.data.batches import IGNORE
-from llmcourse.evaluation import evaluating
+from llmcourse.evaluation import evaluating, wide
 from llmcourse.model import GPT
 from llmcourse.training import Batch, train
 from llmcourse.weights import unwrap
@@ -129,7 +129,7 @@ def noise_scale(small_square: float, large_square: float, small: int, large: int
 def mean_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """Return the mean cross-entropy of `model` over all targets that count, in nats."""
     device = next(model.parameters()).device
-    logits = model(inputs.to(device))  # (B, T, V)
+    logits = wide(model(inputs.to(device)))  # (B, T, V)
     return F.cross_entropy(logits.flatten(0, 1), targets.to(device).flatten(), ignore_index=IGNORE)
 
 

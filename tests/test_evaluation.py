@@ -1,5 +1,6 @@
 """Loss, perplexity and bits per byte against one forward pass for each token, and closed forms."""
 
+import copy
 import math
 
 import numpy as np
@@ -16,6 +17,7 @@ from llmcourse.evaluation import (
     perplexity,
 )
 from llmcourse.model import GPT, ModelConfig
+from llmcourse.tuning import mean_loss
 
 V, T = 11, 8
 
@@ -53,6 +55,19 @@ def test_loss_equals_scoring_each_token_on_its_own(model, n, stride):
     expected = loss_token_by_token(model, ids, stride or T)
     for batch_size in (1, 2, 32):
         assert evaluate_loss(model, ids, stride, batch_size) == pytest.approx(expected, abs=1e-5)
+
+
+@torch.no_grad()
+def test_losses_of_a_model_in_bfloat16_are_those_of_its_logits_in_double(model):
+    """In bfloat16 itself a sum near 10 nats is a multiple of 1/16: different options would tie."""
+    narrow, ids = copy.deepcopy(model).bfloat16(), row(T + 1)
+    logits = narrow(ids[None, :-1])[0].double()
+    expected = F.cross_entropy(logits, ids[1:]).item()
+    assert evaluate_loss(narrow, ids) == pytest.approx(expected, abs=1e-6)
+    assert mean_loss(narrow, ids[None, :-1], ids[None, 1:]).item() == pytest.approx(expected, abs=1e-6)
+    sums, _ = multiple_choice(narrow, [ids[:3]], [[[k] for k in range(V)]])
+    wanted = narrow(ids[None, :3])[0, -1].double().log_softmax(-1)
+    torch.testing.assert_close(sums[0], wanted, rtol=0, atol=1e-6)
 
 
 def test_windows_without_overlap_equal_a_plain_loop(model):

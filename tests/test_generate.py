@@ -54,6 +54,17 @@ def test_keep_top_p_equals_transformers(p, spread):
     assert torch.equal(keep_top_p(logits, p), TopPLogitsWarper(top_p=p)(None, logits))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_in_half_precision_are_chosen_from_as_their_values_in_double(dtype):
+    """A sum of 50,000 probabilities in bfloat16 has 2 to 3 digits; transformers' has thousands too few."""
+    logits = some_logits(1, 50_000, spread=2.0).to(dtype)
+    for p in (0.5, 0.9, 0.99):
+        kept, wanted = (keep_top_p(x, p).isfinite().sum().item() for x in (logits, logits.double()))
+        assert kept == pytest.approx(wanted, abs=3)  # the threshold's neighbours, by float32
+    few = torch.tensor([[1.0, 200.0]], dtype=dtype)
+    assert choose_next(few, temperature=1e-3).tolist() == [1]  # 200,000 is beyond float16
+
+
 @pytest.mark.parametrize("p", [0.05, 0.3, 0.8, 0.95])
 def test_keep_top_p_keeps_the_smallest_set_that_reaches_p(p):
     for logits in some_logits(20, 30):

@@ -184,7 +184,8 @@ class GPTClassifier(nn.Module):
 
     def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return logits (B, n_classes) for token_ids (B, T), padded on the right."""
-        return self.head(mean_pool(hidden_states(self.body, token_ids)[-1], attention_mask))
+        pooled = mean_pool(hidden_states(self.body, token_ids)[-1], attention_mask)
+        return self.head(pooled.to(self.head.weight.dtype))  # float32, whatever the body's precision
 
 
 def fit_classifier(

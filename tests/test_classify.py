@@ -1,5 +1,6 @@
 """Classification: features equal those of one text at a time; the probe is scikit-learn's."""
 
+import copy
 import math
 
 import numpy as np
@@ -225,6 +226,16 @@ def test_the_probe_takes_tensors_of_any_precision_and_names_of_classes():
     ).all()
     with pytest.raises(ValueError, match=r"labels\[1\] is 0.5"):
         classify.linear_probe(x[:2], [0, 0.5])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_body_of_another_precision_gets_a_head_that_can_read_it(dtype):
+    """As peft keeps adapters in float32 on a base in half precision (huggingface/peft#1515)."""
+    model, token_ids = classify.GPTClassifier(small_gpt().to(dtype)), classify.pad_right(ROWS)
+    torch.nn.init.normal_(model.head.weight)
+    expected = copy.deepcopy(model).double()(*token_ids).float()
+    torch.testing.assert_close(model(*token_ids), expected, rtol=0.05, atol=0.1)
+    classify.fit_classifier(model, ROWS, [0, 1, 0, 1, 0], steps=1)
 
 
 @pytest.mark.parametrize(("name", "value"), [("steps", 1.5), ("steps", math.nan), ("lr", math.nan)])

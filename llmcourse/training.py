@@ -190,6 +190,8 @@ def check_arguments(model, optimizer, lr, weight_decay, betas, clip, label_smoot
             f"there is nothing to train: the model has {len(parameters)} parameters, none of which has "
             "requires_grad=True; model.requires_grad_(True) sets it"
         )
+    if dtype == torch.float16 and any(p.requires_grad and p.dtype == dtype for p in parameters):
+        raise ValueError("weights are in float16, too coarse for steps: call model.float(), and keep dtype=")
     theirs = (
         [p for group in optimizer.param_groups for p in group["params"]]
         if optimizer is not None

@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from llmcourse.checkpoint import check_config, load_checkpoint, save_checkpoint
 from llmcourse.data.batches import IGNORE, TokenBatches
 from llmcourse.evaluation import evaluate_loss
+from llmcourse.finetune.lora import add_lora, merge_lora
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.optim import AdamW, muon_and_adamw, parameter_groups
 from llmcourse.schedules import warmup_cosine
@@ -644,3 +645,14 @@ def test_a_folder_without_events_is_an_error(tmp_path):
         read_scalars(tmp_path)
     with pytest.raises(FileNotFoundError, match="holds no TensorBoard event file"):
         read_scalars(tmp_path / "none")
+
+
+def test_weights_in_float16_are_refused_where_the_loss_is_scaled_and_frozen_ones_are_not():
+    """torch's GradScaler cannot take them: "Attempting to unscale FP16 gradients"."""
+    ids = torch.arange(8).repeat(2, 1)
+    model = GPT(ModelConfig(vocab_size=8, d_model=16, n_layers=1)).half()
+    options = dict(steps=1, dtype=torch.float16)
+    with pytest.raises(ValueError, match=r"weights are in float16.*model\.float\(\)"):
+        next(train(model, [(ids, ids)], **options))
+    assert len(list(train(add_lora(model, 2), [(ids, ids)], **options))) == 1
+    assert len(list(train(merge_lora(model).float(), [(ids, ids)], **options))) == 1

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.runtime import atomic_write
 from llmcourse.tokenizer import BPETokenizer
-from llmcourse.weights import load_state, rounded, whole
+from llmcourse.weights import config_and_state, load_state, rounded
 
 
 def save_model(folder: str | Path, model: GPT, tokenizer: BPETokenizer, dtype=torch.float16) -> None:
@@ -21,7 +21,7 @@ def save_model(folder: str | Path, model: GPT, tokenizer: BPETokenizer, dtype=to
     round number. Raises ValueError, before anything is written, for what would not come back: fewer
     rows than tokens, adapters, weights of four bits, weights that `dtype` cannot hold.
     """
-    config, state = whole(model)
+    config, state = config_and_state(model)
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
             f"the tokenizer has {tokenizer.vocab_size} tokens and the model {config.vocab_size}: they do "

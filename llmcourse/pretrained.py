@@ -12,7 +12,7 @@ from llmcourse.folders import save_model as save_model  # readers look for both 
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.positions import RotaryScaling
 from llmcourse.tokenizer import BPETokenizer
-from llmcourse.weights import whole
+from llmcourse.weights import config_and_state
 
 NO_SWITCHES = dict(scaled_embeddings=False, embedding_shift=0, token_shift=False,
                    value_embeddings=False, bigram_table=False, logit_cap=None)  # fmt: skip
@@ -188,7 +188,7 @@ def to_transformers(model: GPT):
     """
     import transformers as hf
 
-    config, ours = whole(model)
+    config, ours = config_and_state(model)
     not_gpt2, not_llama = _differences(config, GPT2_PARTS), _differences(config, LLAMA_PARTS)
     if config.n_kv_heads not in (None, config.n_heads):
         not_gpt2.append(f"n_kv_heads={config.n_kv_heads} (not n_heads={config.n_heads})")

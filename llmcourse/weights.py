@@ -69,7 +69,7 @@ def _described(model: nn.Module) -> dict:
     return told
 
 
-def whole(model: nn.Module) -> tuple:
+def config_and_state(model: nn.Module) -> tuple:
     """Return (configuration, state): `GPT(configuration)` with that state is the same model.
 
     The configuration says whether the two ends are one tensor now, whatever they were when the model

@@ -10,7 +10,7 @@ from torch import nn
 
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.positions import rotary_angles
-from llmcourse.weights import load_state, rounded, unwrap, whole
+from llmcourse.weights import config_and_state, load_state, rounded, unwrap
 
 
 def small_model(seed=0, **options):
@@ -96,11 +96,11 @@ def test_a_tied_model_of_nan_can_still_be_looked_at():
 def test_the_configuration_says_whether_the_ends_are_one_now():
     """huggingface/peft#2972: a configuration that says "tied" of a model that is not loses the output."""
     model = small_model()
-    assert whole(model)[0] == model.config
+    assert config_and_state(model)[0] == model.config
     model.unembedding.weight = nn.Parameter(model.unembedding.weight.detach().clone())
-    assert not whole(model)[0].tied_embeddings
+    assert not config_and_state(model)[0].tied_embeddings
     model.token_embedding.weight = model.unembedding.weight
-    assert whole(model)[0].tied_embeddings
+    assert config_and_state(model)[0].tied_embeddings
 
 
 @pytest.mark.parametrize("positions", ["rotary", "sinusoidal", "learned", "none"])
@@ -109,24 +109,24 @@ def test_shapes_are_known_without_memory_random_numbers_and_the_compiler(positio
     model = small_model(positions=positions, norm="layer", bias=True, bigram_table=True, embedding_shift=1)
     monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # an import would fail
     monkeypatch.setattr(torch.Tensor, "normal_", None)
-    assert whole(model)[0] == model.config
+    assert config_and_state(model)[0] == model.config
 
 
 def test_what_no_configuration_describes_is_refused_and_no_random_number_is_drawn():
     model = small_model()
     before = torch.get_rng_state()
-    whole(model)
+    config_and_state(model)
     assert torch.equal(torch.get_rng_state(), before)
     model.blocks[1].mlp.up = nn.Linear(16, 96)
     with pytest.raises(
         ValueError, match=r"blocks.1.mlp.up.bias is \(96,\), by the configuration nothing \(1 "
     ):
-        whole(model)
+        config_and_state(model)
     del model.blocks[1]
     with pytest.raises(ValueError, match=r"blocks.1.attention.d_head is nothing, by the configuration 4 \("):
-        whole(model)
+        config_and_state(model)
     with pytest.raises(ValueError, match="Linear is no GPT"):
-        whole(nn.Linear(2, 2))
+        config_and_state(nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_part_that_computes_something_else_with_the_same_shapes_is_refused(cha
     change(model)
     assert not torch.equal(logits(model), before)
     with pytest.raises(ValueError, match=message):
-        whole(model)
+        config_and_state(model)
 
 
 @pytest.mark.parametrize(
@@ -164,16 +164,16 @@ def test_a_table_of_positions_that_its_fields_do_not_give_is_refused(positions, 
     """No state holds it, so another would stand there after the trip; a narrower type is no other table."""
     model = small_model(positions=positions)
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
-        assert whole(copy.deepcopy(model).to(dtype).float())[0] == model.config
+        assert config_and_state(copy.deepcopy(model).to(dtype).float())[0] == model.config
     setattr(model, name, change(getattr(model, name)))
     with pytest.raises(ValueError, match=f"{name} is another table, by the configuration one of its fields"):
-        whole(model)
+        config_and_state(model)
 
 
 def test_what_is_only_for_training_or_the_reader_is_no_difference():
     model = small_model(dropout=0.1)
     model.dropout.p, model.blocks[0].attention.dropout, model.note = 0.0, 0.0, "mine"
-    assert whole(model.train())[0] == model.config
+    assert config_and_state(model.train())[0] == model.config
 
 
 # ---- precision --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from llmcourse.evaluation import evaluating
 from llmcourse.generate import generate
 from llmcourse.model import GPT
 from llmcourse.tokenizer import BPETokenizer
-from llmcourse.weights import unwrap, whole
+from llmcourse.weights import config_and_state, unwrap
 
 USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
 ROLES = {"user": USER, "assistant": ASSISTANT}
@@ -39,7 +39,7 @@ def add_special_tokens(
     Raises ValueError when the two do not belong together (one has more tokens), a name exists
     already or stands twice, or the model holds adapters or weights of four bits.
     """
-    config, state = whole(model)
+    config, state = config_and_state(model)
     old = tokenizer.vocab_size
     if old != config.vocab_size:
         raise ValueError(

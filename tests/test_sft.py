@@ -285,6 +285,8 @@ def test_every_third_batch_is_text():
 def test_batches_refuse_what_does_not_fit():
     with pytest.raises(ValueError, match="0 chats are too few for one batch of 2"):
         ChatBatches([], 2, 8, pad_id=0)
+    with pytest.raises(ValueError, match="batch_size=0 must be a whole number"):
+        ChatBatches([([1, 2], [False, True])], 0, 8, pad_id=0)
     with pytest.raises(ValueError, match="a chat has 10 tokens and the context 8"):
         ChatBatches([([1] * 10, [True] * 10)], 1, 8, pad_id=0)
     assert next(ChatBatches([([1] * 9, [True] * 9)], 1, 8, pad_id=0))[0].shape == (1, 8)

@@ -13,6 +13,7 @@ from torch import Tensor
 from llmcourse.data.batches import IGNORE
 from llmcourse.evaluation import evaluating
 from llmcourse.generate import generate
+from llmcourse.inputs import whole
 from llmcourse.model import GPT
 from llmcourse.tokenizer import BPETokenizer
 from llmcourse.weights import config_and_state, unwrap
@@ -142,7 +143,7 @@ class ChatBatches:
 
     def __init__(self, examples, batch_size, context_length, pad_id, seed=0, text=None, text_every=4):
         longest = max((len(ids) for ids, _ in examples), default=0)
-        if not batch_size <= len(examples):
+        if not whole(batch_size, "batch_size") <= len(examples):
             raise ValueError(f"{len(examples)} chats are too few for one batch of {batch_size}")
         if longest > context_length + 1:
             raise ValueError(

@@ -1,5 +1,7 @@
 """How good is a language model: loss, perplexity, bits per byte, multiple choice, contamination.
 
+A model is a GPT, or any module that maps ids to logits and has `config.context_length` and `.vocab_size`.
+
 Dimensions: T time (context_length), S new tokens of a window (stride), N items, K options.
 """
 

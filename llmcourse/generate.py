@@ -1,5 +1,8 @@
 """Writing: choose the next token, append it, repeat.
 
+A model is a GPT; without a cache, any module that maps ids to logits and has `config.context_length`
+and `.vocab_size`.
+
 Dimensions: B batch, T time, V vocabulary.
 """
 

@@ -56,7 +56,7 @@ def test_keep_top_p_equals_transformers(p, spread):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_logits_in_half_precision_are_chosen_from_as_their_values_in_double(dtype):
-    """A sum of 50,000 probabilities in bfloat16 has 2 to 3 digits; transformers' has thousands too few."""
+    """A running sum that is kept in bfloat16 has 2 to 3 digits."""
     logits = some_logits(1, 50_000, spread=2.0).to(dtype)
     for p in (0.5, 0.9, 0.99):
         kept, wanted = (keep_top_p(x, p).isfinite().sum().item() for x in (logits, logits.double()))

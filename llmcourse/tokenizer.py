@@ -13,7 +13,7 @@ import regex
 from llmcourse.bpe import Pair, apply_merges, learn_merges, replace_pair
 from llmcourse.onigmo import compile_for_tokenizers
 from llmcourse.runtime import atomic_write
-from llmcourse.words import cut, from_printable, matches, pieces, to_printable, well_formed
+from llmcourse.words import compile_pattern, cut, from_printable, matches, pieces, to_printable, well_formed
 
 __all__ = ["END_OF_TEXT", "GPT2_PATTERN", "BPETokenizer", "from_printable", "learn_merges"]
 __all__ += ["replace_pair", "to_printable"]
@@ -29,7 +29,8 @@ class BPETokenizer:
     in the order in which merges apply; `special_tokens` maps names such as "<|endoftext|>" to ids.
     What `pattern` leaves between two matches is a word of its own. Half a surrogate pair, which is
     valid in JSON and not in UTF-8, is read as U+FFFD, as tiktoken reads it.
-    Raises ValueError when a special token is an ordinary one too: a user's text could speak it.
+    Raises ValueError when a special token is an ordinary one too (a user's text could speak it) or has
+    no name, and for a pattern that `regex` cannot read.
 
     >>> tokenizer = BPETokenizer.train(["low lower lowest"] * 3, vocab_size=260)
     >>> tokenizer.tokens(tokenizer.encode("low lower"))
@@ -45,10 +46,14 @@ class BPETokenizer:
     ):
         self.token_bytes, self.merges, self.special_tokens = token_bytes, merges, special_tokens
         self.pattern = pattern
-        self._word = regex.compile(pattern)
+        self._word = compile_pattern(pattern)
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
         self._new_ids = list(merges.values())
         self._byte_ids = {token[0]: i for i, token in enumerate(token_bytes) if len(token) == 1}
+        if "" in special_tokens:
+            raise ValueError(
+                "a special token has the name '', which stands everywhere in a text: give it a name"
+            )
         ordinary = self._ordinary()
         if clash := [name for name in special_tokens if name.encode("utf-8") in ordinary.values()]:
             raise ValueError(
@@ -83,7 +88,7 @@ class BPETokenizer:
                 f"vocab_size={vocab_size} is too small: 256 bytes and {len(special_tokens)} special "
                 f"tokens need at least {256 + len(special_tokens)}"
             )
-        compiled = regex.compile(pattern)
+        compiled = compile_pattern(pattern)
         word_counts: Counter[str] = Counter()
         for text in texts:
             word_counts.update(matches(compiled, well_formed(text)))

@@ -18,6 +18,22 @@ def well_formed(text: str) -> str:
     return text
 
 
+def compile_pattern(pattern: str) -> regex.Pattern:
+    """Return the pattern, compiled. Raises ValueError for one that cannot be read, or reads backwards.
+
+    >>> compile_pattern("[a-z")
+    Traceback (most recent call last):
+    ValueError: the pattern '[a-z' cannot be read: unterminated character set at position 4
+    """
+    try:
+        compiled = regex.compile(pattern)
+    except regex.error as error:
+        raise ValueError(f"the pattern {pattern!r} cannot be read: {error}") from None
+    if compiled.flags & regex.REVERSE:
+        raise ValueError(f"the pattern {pattern!r} reads backwards: leave out its flag (?r)")
+    return compiled
+
+
 def matches(pattern: regex.Pattern, text: str) -> list[str]:
     """Return the whole matches of `pattern` in `text`, where `findall` would return its groups.
 

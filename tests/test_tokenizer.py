@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import re
 import tracemalloc
 import unicodedata
 from collections import Counter
@@ -582,6 +583,19 @@ def test_an_id_outside_the_vocabulary_is_refused(small, bad):
     assert small.vocab_size == 420
     with pytest.raises(ValueError, match=f"token id {bad} is outside this vocabulary of 420"):
         small.decode([97, bad])
+
+
+@pytest.mark.parametrize("pattern", ["[a-z", "a**", r"\L<x>", "(?r)ab|.", r"(a)\2"])
+def test_a_pattern_that_cannot_be_read_or_reads_backwards_is_refused_by_name(pattern):
+    for make in (BPETokenizer.from_merges, lambda *rest: BPETokenizer.train(["ab"], 300, *rest[1:])):
+        with pytest.raises(ValueError, match=re.escape(repr(pattern))):
+            make([], [], pattern)
+
+
+def test_a_special_token_without_a_name_is_refused(small):
+    for make in (small.with_special_tokens, lambda names: BPETokenizer.train(["ab"], 300, names)):
+        with pytest.raises(ValueError, match="has the name ''"):
+            make([""])
 
 
 @pytest.mark.parametrize("name", ["a", "the"])

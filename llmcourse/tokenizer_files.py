@@ -82,8 +82,9 @@ def from_settings(data: dict) -> BPETokenizer:
             "load it with transformers.AutoTokenizer instead"
         )
     settings = {name: data.get(name) for name in ("truncation", "padding")}
-    padding = settings["padding"] or {}
-    if padding.get("strategy") == "BatchLongest" and not padding.get("pad_to_multiple_of"):
+    padding = settings["padding"]
+    longest = isinstance(padding, dict) and padding.get("strategy") == "BatchLongest"
+    if longest and not padding.get("pad_to_multiple_of"):
         del settings["padding"]  # one text is the longest of its batch
     for name in ("dropout", "end_of_word_suffix", "continuing_subword_prefix"):
         settings[f"model.{name}"] = model.get(name)
@@ -92,7 +93,10 @@ def from_settings(data: dict) -> BPETokenizer:
             f"has settings with which ids are not simply those of the text's bytes, {found}: "
             "set them to null if you can do without, or use transformers.AutoTokenizer"
         )
+    engine = _engine(data)  # so that from here on all has the form of a tokenizer.json
     vocab, merges = _table(data)
+    if len(set(vocab.values())) < len(vocab):
+        raise ValueError("gives one id to several tokens, so ids cannot be turned into text: renumber them")
     if missing := [byte for byte in UTF8_BYTES if to_printable(bytes([byte])) not in vocab]:
         raise ValueError(
             f"has no token for {len(missing)} of the bytes of UTF-8, such as {missing[0]:#04x}: text would "
@@ -101,7 +105,7 @@ def from_settings(data: dict) -> BPETokenizer:
     added = {token["content"]: token["id"] for token in data.get("added_tokens") or []}
     pattern = _pattern(data, steps)
     if pattern is None or not _ids_are_kept(vocab, added):
-        tokenizer = FileTokenizer(_engine(data))
+        tokenizer = FileTokenizer(engine)
     else:
         tokenizer = BPETokenizer(_token_bytes(vocab, added), merges, added, pattern)
     made = {*merges.values(), *(vocab[to_printable(bytes([byte]))] for byte in UTF8_BYTES)}
@@ -110,12 +114,14 @@ def from_settings(data: dict) -> BPETokenizer:
     return tokenizer
 
 
-def _steps(settings: dict | None, inner: str) -> list[dict]:
-    if not settings:
+def _steps(settings: dict | list | None, inner: str) -> list[dict]:
+    if settings is None:
         return []
-    if settings.get("type") == "Sequence":
-        return [step for part in settings[inner] for step in _steps(part, inner)]
-    return [settings]
+    if isinstance(settings, list):
+        return [step for part in settings for step in _steps(part, inner)]
+    if not isinstance(settings, dict):
+        raise ValueError(f"has the step {settings!r}, which is none of tokenizers")
+    return _steps(settings.get(inner), inner) if settings.get("type") == "Sequence" else [settings]
 
 
 def _pattern(data: dict, steps: list[dict]) -> str | None:
@@ -148,8 +154,6 @@ def _table(data: dict) -> tuple[dict[str, int], dict[tuple[int, int], int]]:
     vocab, merges = data["model"].get("vocab", {}), {}
     for pair in data["model"].get("merges", []):
         left, right = pair.split(" ") if isinstance(pair, str) else pair
-        if missing := [text for text in (left, right, left + right) if text not in vocab]:
-            raise ValueError(f"has the merge {left!r} + {right!r}, but its vocabulary lacks {missing}")
         merges.pop(key := (vocab[left], vocab[right]), None)
         merges[key] = vocab[left + right]
     return vocab, merges

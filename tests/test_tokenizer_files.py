@@ -288,12 +288,13 @@ def broken(change) -> dict:
 
 BROKEN = {
     "truncation": lambda d: d.update(truncation={"max_length": 3, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}),
-    "padding": lambda d: d.update(padding={"strategy": {"Fixed": 9}, "pad_id": 0, "pad_token": "x", "direction": "Right"}),
+    "padding": lambda d: d.update(padding={"strategy": {"Fixed": 9}, "pad_id": 0, "pad_type_id": 0, "pad_token": "x", "direction": "Right"}),
     "model.dropout": lambda d: d["model"].update(dropout=0.5),
     "model.end_of_word_suffix": lambda d: d["model"].update(end_of_word_suffix="</w>"),
     "model.continuing_subword_prefix": lambda d: d["model"].update(continuing_subword_prefix="##"),
     "no token for 1 of the bytes": lambda d: d["model"]["vocab"].pop("a") and d["model"].update(merges=[]),
-    "its vocabulary lacks": lambda d: d["model"]["merges"].append(["q", "q"]),
+    "Token `qq` out of vocabulary": lambda d: d["model"]["merges"].append(["q", "q"]),
+    "one id to several tokens": lambda d: d["model"]["vocab"].update({"zzz": 5}),
     "not byte-level BPE": lambda d: d.update(pre_tokenizer={"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}),
     "cannot be read by tokenizers": lambda d: d.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "NoSuchStep"}, d["pre_tokenizer"]]}),
     "a user's text could speak them": lambda d: d["added_tokens"].append({"id": d["model"]["vocab"]["the"], "content": "the", "special": True, "normalized": False, "lstrip": False, "rstrip": False, "single_word": False}),
@@ -306,6 +307,47 @@ def test_what_is_refused_is_named_with_the_file(named, tmp_path):
     with pytest.raises(ValueError, match=named) as error:
         load(broken(BROKEN[named]), tmp_path)
     assert "tokenizer.json" in str(error.value)
+
+
+ODD = [
+    None,
+    0,
+    -1,
+    1.5,
+    "",
+    "x",
+    [],
+    {},
+    [1],
+    ["a"],
+    [[]],
+    {"a": 1},
+    True,
+    {"type": "Sequence"},
+    {"type": "Nope"},
+]
+
+
+def test_a_file_with_any_value_replaced_or_left_out_gives_the_ids_of_tokenizers_or_is_refused(tmp_path):
+    rng, understood, refused = random.Random(0), 0, 0
+    files = [json.dumps(make(*FAMILIES[name])) for name in ("GPT-2", "DeepSeek", "Qwen", "RoBERTa")]
+    for _ in range(200):
+        data = node = json.loads(rng.choice(files))
+        while node:  # down to any depth
+            parent, key = node, rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
+            node = node[key] if isinstance(node[key], dict | list) and rng.random() < 0.7 else None
+        parent[key] = rng.choice(ODD)
+        if rng.random() < 0.3:
+            del parent[key]
+        try:
+            tokenizer = load(data, tmp_path)
+        except ValueError as error:
+            refused += "tokenizer.json" in str(error)
+            continue
+        understood += 1
+        assert_same(tokenizer, data, rng.sample(TEXTS, 3))
+    assert understood + refused == 200
+    assert min(understood, refused) > 20
 
 
 def test_padding_to_the_longest_leaves_one_text_as_it_is(tmp_path):

@@ -2,11 +2,13 @@
 
 import bz2
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import mwparserfromhell
 import pytest
 
 from llmcourse.data import manifest, web
@@ -212,6 +214,16 @@ def test_planted_personal_data_is_found(documents):
     assert len(planted & found) / len(planted) > 0.95
 
 
+@pytest.mark.parametrize("unit", ["<a ", "<div a=b ", "<div a='", "<b <i>x</i> ", "\n{|", "\n{| ''x"])
+def test_what_has_no_end_stays_as_text_and_no_parser_looks_for_its_end(unit, monkeypatch):
+    """mwparserfromhell looks for the end of each tag and table anew: four times as long for twice the length."""
+    parse, given = mwparserfromhell.parse, []
+    monkeypatch.setattr(mwparserfromhell, "parse", lambda markup: given.append(markup) or parse(markup))
+    text = extract_text("before " + unit * 50 + "after")
+    assert not re.search(r"<[^<>]*(<|$)|\n\{\|", given[0])
+    assert re.sub(r"\W", "", text) == re.sub(r"\W", "", re.sub("</?i>", "", f"before{unit * 50}after"))
+
+
 # ---- a reader's own files -------------------------------------------------------------------
 
 
@@ -222,13 +234,15 @@ def test_paragraphs_and_json_lines_are_read_one_by_one(tmp_path):
     assert list(read_documents(plain)) == ["one\nline", "二"]
     assert list(read_documents(lines)) == ["a", "b"]
     assert list(read_documents(str(lines))) == ["a", "b"]
+    plain.write_bytes(b"one\rline\r\rtwo\r")
+    assert list(read_documents(plain)) == ["one\nline", "two"]
 
 
 def test_blank_lines_other_ends_and_marks_of_the_order_change_nothing(tmp_path):
     """wbolster/jsonlines#18, microsoft/graphrag#2424: blank lines anywhere; two files joined, each with a BOM."""
     row = b'{"text": "a\\u2028b"}'
     for name in ("a.jsonl", "a.JSONL", "a.ndjson"):
-        for joint in (b"\n", b"\r\n", b"\n\n", b"\n \t\r\n\n", b"\n\xef\xbb\xbf"):
+        for joint in (b"\n", b"\r", b"\r\n", b"\n\n", b"\n \t\r\n\n", b"\n\xef\xbb\xbf"):
             for start, end in ((b"", b""), (b"\n", b"\n\n"), (b"\xef\xbb\xbf", b"\r\n\r\n")):
                 (tmp_path / name).write_bytes(start + row + joint + row + end)
                 assert list(read_documents(tmp_path / name)) == ["a\u2028b"] * 2
@@ -265,6 +279,7 @@ def test_a_file_larger_than_the_memory_it_may_use_is_streamed(tmp_path):
         ("a.txt", b"", "is empty: it must hold at least one document"),
         ("a.txt", "好\n".encode("gb18030"), r"line 1: byte 0xba is not UTF-8.*iconv"),
         ("a.txt", b"fine\n\xff\n", "line 2: byte 0xff is not UTF-8"),
+        ("a.txt", "one\n\ntwo".encode("utf-16-le"), "line 1 holds the byte 0, as UTF-16 does"),
         ("a.jsonl", b'{"text": "a"}\n{"te', "line 2: expected JSON with the field 'text', found '{\"te'"),
         ("a.jsonl", b'{"body": "a"}\n', "line 1: expected JSON with the field 'text'"),
         ("a.jsonl", b"[1]\n", "line 1: expected JSON with the field 'text'"),

@@ -146,8 +146,12 @@ def extract_text(markup: str) -> str:
     import mwparserfromhell
 
     markup = _without(unix_lines(markup), REFERENCE, _end_of_reference)
-    markup = re.sub(r"(?i)<(?=!--|ref(?:erences)?[\s/>])", "&lt;", markup)  # one without an end is text
-    markup = _without(markup, TABLE, lambda opening: r"^\|\}")
+    markup = re.sub(
+        r"(?i)<(?=!--|ref(?:erences)?[\s/>]|[^<>]*(?:<|\Z))", "&lt;", markup
+    )  # what has no end is text:
+    markup = _without(markup, TABLE, lambda opening: r"^\|\}").replace(
+        "\n{|", "\n{&#124;"
+    )  # no search for its end
     text = mwparserfromhell.parse(APART.sub("", markup)).strip_code()
     text = "\n".join(line.strip(" ") for line in text.split("\n"))
     text = re.sub(r"[ \t]+", " ", text)
@@ -164,9 +168,10 @@ def read_documents(path: str | Path, field: str = "text") -> Iterator[str]:
     """Yield documents of a UTF-8 file one by one: lines of .jsonl by `field`, else whole paragraphs.
 
     Only one document is in memory, so a file may be larger than memory. Blank lines are skipped, and
-    half of a surrogate pair, which JSON allows and no encoding does, becomes U+FFFD. Raises
-    FileNotFoundError, and ValueError for a file without a document, other encodings, lines that
-    are not JSON, lack the field or hold no text in it: each names the line and the remedy.
+    half of a surrogate pair, which JSON allows and no encoding does, becomes U+FFFD. Lines end as
+    `unix_lines` has it. Raises FileNotFoundError, and ValueError for a file without a document, other
+    encodings, lines that are not JSON, lack the field or hold no text in it: each names the line and
+    the remedy.
     """
     path = Path(path)
     if not path.is_file():
@@ -174,6 +179,23 @@ def read_documents(path: str | Path, field: str = "text") -> Iterator[str]:
     is_json = path.suffix.lower() in (".jsonl", ".ndjson")
     paragraph: list[str] = []
     found = False
+    for number, line in enumerate(_lines(path), 1):
+        blank = not line.strip()
+        found = found or not blank
+        if is_json and not blank:
+            yield _json_text(line, field, f"{path}, line {number}")
+        elif not blank:
+            paragraph.append(line)
+        elif paragraph:
+            yield "\n".join(paragraph)
+            paragraph = []
+    if paragraph:
+        yield "\n".join(paragraph)
+    if not found:
+        raise ValueError(f"{path} is empty: it must hold at least one document")
+
+
+def _lines(path: Path) -> Iterator[str]:
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             try:
@@ -183,19 +205,12 @@ def read_documents(path: str | Path, field: str = "text") -> Iterator[str]:
                     f"{path}, line {number}: byte {raw[error.start]:#04x} is not UTF-8. Convert the file first, "
                     "for example with iconv -f gb18030 -t utf-8"
                 ) from None
-            blank = not line.strip()
-            found = found or not blank
-            if is_json and not blank:
-                yield _json_text(line, field, f"{path}, line {number}")
-            elif not blank:
-                paragraph.append(line.rstrip("\r\n"))
-            elif paragraph:
-                yield "\n".join(paragraph)
-                paragraph = []
-    if paragraph:
-        yield "\n".join(paragraph)
-    if not found:
-        raise ValueError(f"{path} is empty: it must hold at least one document")
+            if "\0" in line:  # UTF-16 without a mark, of English letters, can be read as UTF-8
+                raise ValueError(
+                    f"{path}, line {number} holds the byte 0, as UTF-16 does and no text in UTF-8. Convert the "
+                    "file first, for example with iconv -f utf-16le -t utf-8"
+                )
+            yield from unix_lines(line).removesuffix("\n").split("\n")
 
 
 def _json_text(line: str, field: str, place: str) -> str:

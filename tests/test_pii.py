@@ -105,6 +105,22 @@ def test_dates_in_every_usual_form_are_no_telephones():
                 assert mask_pii(text) == text
 
 
+def test_amounts_in_groups_of_three_are_no_telephones():
+    rng = random.Random(0)
+    for _ in range(300):
+        amount = f"{rng.randrange(10**9, 10 ** rng.randint(10, 18)):,}".replace(
+            ",", rng.choice(" \u202f\xa0")
+        )
+        for text in (
+            amount,
+            f"({amount} km)",
+            f"€{amount}.",
+            f"von {amount},50 auf {amount}",
+            f"总共{amount}人",
+        ):
+            assert mask_pii(text) == text
+
+
 def days(rng: random.Random) -> tuple[int, int]:
     return rng.randint(1, 12), rng.randint(1, 28)
 
@@ -127,6 +143,7 @@ def days(rng: random.Random) -> tuple[int, int]:
         ),
         *("ISSN 0028-0836", "ISBN-13: 978-0-253-28029-9", "978-0-253-28029-9", "0-8021-4132-3", "0.12345678"),
         *("01234567-89ab-cdef-0123-456789abcdef", "(40.712800, -74.006000)", "2003-02-01T04:05:06.123456Z"),
+        *("lodash@4.17.21", "user@1.2", "0 1 0 1 1 0 1 0", "+0.12345678", "EUR 1 234 567 890,00"),
         *("a@b", "@name", "a@.com", "谢谢@小明", "git@github", "x = a @ b.T", "12@3.4"),
     ],
 )
@@ -154,6 +171,11 @@ def test_what_only_looks_alike_is_kept(text):
         ("1. 555-867-5309", "1. [PHONE]"),
         ("on 04.07.2003 0171 1234567", "on 04.07.2003 [PHONE]"),
         ("(030 1234567)", "([PHONE])"),
+        ("0171/1234567, 030 / 12 34 56 78", "[PHONE], [PHONE]"),  # German
+        ("1-800-555-0199, 1 800 555 0199", "[PHONE], [PHONE]"),  # with the prefix of North America
+        ("+34 612 345 678, (030) 123 456 789", "[PHONE], [PHONE]"),
+        ("root@192.0.2.7", "root@[IP]"),
+        ("ann@mail.例え.jp, ann@пример.com", "[EMAIL], [EMAIL]"),  # each label has its own script (RFC 5890)
         ("01.02.03.04.05", "[PHONE]"),  # French
         ("1 4111 1111 1111 1111", "1 [CARD]"),
         (

@@ -48,19 +48,20 @@ def _is_address(value: str) -> bool:
 
 
 def _is_phone(value: str) -> bool:
-    return 8 <= sum(map(str.isdecimal, value.split("x")[0])) <= 15
+    number = value.split("x")[0]
+    return 8 <= sum(map(str.isdecimal, number)) <= 15 and regex.search(r"\d\d", number) is not None
 
 
 # A border is where ASCII ends: in 来自192.0.2.7的, letters of another script stand next to a number.
 LEFT, RIGHT = r"(?<![A-Za-z\d])(?<![A-Za-z\d][.-])", r"(?![A-Za-z\d])(?!-[A-Za-z\d])"
 NOT_AFTER = r"(?<!(?i:ISBN|ISSN|version|release|section|v|§)(?:-1[03])?[.:]? ?)"
 
-# An e-mail address stays in one script, and is looked for from its @ to both sides.
+# Each part of an e-mail address stays in one script. It is looked for from its @ to both sides.
 LATIN, OTHER = r"[\p{Latin}\u0300-\u036f\p{Nd}_-]", r"(?:(?!\p{Latin})[\p{L}\p{M}\p{Nd}_-])"
 LOCAL = "|".join(rf"(?![_-]){letter}(?:{letter}|[.+])*" for letter in (LATIN, OTHER))
-LABELS = rf"(?:(?:{LATIN}++\.)+|(?:{OTHER}++\.)+)"
-EMAIL = (
-    rf"@(?<=(?P<start>{LOCAL})@)(?:{LABELS}[A-Za-z]{{2,63}}(?![A-Za-z0-9])|(?:{OTHER}++\.)+{OTHER}{{2,63}})"
+LABELS = rf"(?:(?:{LATIN}++|{OTHER}++)\.)+"
+EMAIL = rf"@(?<=(?P<start>{LOCAL})@)" + (
+    rf"(?:{LABELS}[A-Za-z]{{2,63}}(?![A-Za-z0-9])|(?:{OTHER}++\.)+(?=\p{{L}}){OTHER}{{2,63}})"
 )
 
 BYTE, HEX = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)", "[0-9A-Fa-f]"
@@ -83,17 +84,20 @@ DATES = (
 )
 
 DIALLED = (  # how a telephone number begins
-    r"(?=\+|\(\d\d|0(?!\.)|\d{3}[-. ]\d{3}[-. ]\d{4}|\d{10}(?![ ().-]*\d)|1[3-9]\d[- ]?\d{4}[- ]?\d{4}(?!\d))"
+    r"(?=\+(?!0)|\(\d\d|0(?!\.)|(?:1[-. ])?\d{3}[-. ]\d{3}[-. ]\d{4}"
+    r"|\d{10}(?![ ().-]*\d)|1[3-9]\d[- ]?\d{4}[- ]?\d{4}(?!\d))"
 )
+THOUSANDS = r"(?<![)+/.-] ?|\d ?)[1-9]\d{0,2}(?: \d{3}){2,}(?! ?\d)"
 COLOUR = r"(?<=#)\d{8}(?!\d)"
-PHONE = rf"{DIALLED}(?!{COLOUR})(?:\+?\(\d{{1,5}}\)|\+?\d)[\d ().-]{{5,18}}\d(?:x\d{{1,5}})?"
+PHONE = rf"{DIALLED}(?!{COLOUR})(?:\+?\(\d{{1,5}}\)|0\d{{2,5}} ?/|\+?\d)[\d ().-]{{5,18}}\d(?:x\d{{1,5}})?"
 
 FORMS = [  # in this order: what an earlier one has taken is not looked at again
     ("EMAIL", EMAIL, None),
     ("IP", V6, _is_address),
     ("IP", rf"(?=\d)(?<![A-Za-z\d]|[A-Za-z\d]\.){NOT_AFTER}{V4}", None),
-    ("", LEFT + ISBN + RIGHT, _is_book),  # books and dates are no one's
+    ("", LEFT + ISBN + RIGHT, _is_book),  # books, dates and amounts are no one's
     ("", DATES, None),
+    ("", LEFT + THOUSANDS + RIGHT, None),
     ("CARD", rf"{LEFT}(?<!\+[\d -]{{0,5}}){NOT_AFTER}\d{{4}}(?:[ -]?\d){{8,15}}{RIGHT}", luhn_valid),
     ("PHONE", LEFT + NOT_AFTER + PHONE + RIGHT, _is_phone),
 ]
@@ -109,9 +113,10 @@ def find_pii(text: str) -> list[Span]:
 
     Numbers are told apart by their form: 12-19 digits with a valid check sum are a card; 8-15 digits
     that begin with +, 0 or an area code in brackets, come as 3-3-4, or are a Chinese mobile number,
-    are a telephone, unless they are a date or the number of a book. A group with "::" that C++ could
-    hold, such as ab::cd, is no address. Each character belongs to one find at most, and the time
-    grows with the length, whatever the text. Names and street addresses need a model that reads
+    are a telephone, unless they are a date, an amount in groups of three or the number of a book. A
+    group with "::" that C++ could hold, such as ab::cd, is no address. Each character belongs to one
+    find at most, and the time grows with the length, whatever the text. Names and street addresses
+    need a model that reads
     (say, spaCy or Presidio).
     """
     rest, spans = list(text.translate(ASCII)), []

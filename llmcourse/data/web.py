@@ -146,12 +146,9 @@ def extract_text(markup: str) -> str:
     import mwparserfromhell
 
     markup = _without(unix_lines(markup), REFERENCE, _end_of_reference)
-    markup = re.sub(
-        r"(?i)<(?=!--|ref(?:erences)?[\s/>]|[^<>]*(?:<|\Z))", "&lt;", markup
-    )  # what has no end is text:
-    markup = _without(markup, TABLE, lambda opening: r"^\|\}").replace(
-        "\n{|", "\n{&#124;"
-    )  # no search for its end
+    # What has no end is text, and the parser is not to look for its end.
+    markup = re.sub(r"(?i)<(?=!--|ref(?:erences)?[\s/>]|[^<>]*(?:<|\Z))", "&lt;", markup)
+    markup = _without(markup, TABLE, lambda opening: r"^\|\}").replace("\n{|", "\n{&#124;")
     text = mwparserfromhell.parse(APART.sub("", markup)).strip_code()
     text = "\n".join(line.strip(" ") for line in text.split("\n"))
     text = re.sub(r"[ \t]+", " ", text)

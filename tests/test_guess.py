@@ -93,7 +93,9 @@ def test_the_neural_predictor_is_the_model_whatever_stands_beside_it(model):
         np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("text", "context"), [("naïve", "\n"), ("plain", ""), ("研究", "a")])
+@pytest.mark.parametrize(
+    ("text", "context"), [("naïve", "\n"), ("plain", ""), ("研究", "a"), ("half \ud83d", "a")]
+)
 def test_text_that_does_not_fit_is_refused(tokenizer, text, context):
     with pytest.raises(ValueError, match="plain ASCII"):
         entropy.next_byte_probabilities(lambda rows: np.ones((len(rows), 275)), tokenizer, text, context)

@@ -99,7 +99,7 @@ def split_by_movie(
         raise ValueError(f"shares {validation} and {test} must be positive, with a sum below 1")
     parts: tuple[list[Review], list[Review], list[Review]] = ([], [], [])
     for review in reviews:
-        key = hashlib.sha256((review.movie or review.text).encode("utf-8")).digest()
+        key = hashlib.sha256((review.movie or review.text).encode("utf-8", "surrogatepass")).digest()
         place = int.from_bytes(key[:6], "big") / 2**48
         parts[2 if place < test else 1 if place < test + validation else 0].append(review)
     if not parts[0]:

@@ -68,7 +68,7 @@ def next_byte_probabilities(predict: Predictor, tokenizer, text: str, context: s
     Source: the idea: Vieira et al. 2024, arXiv:2412.03719; this version follows one tokenization
     of the past instead of all.
     """
-    data = text.encode()
+    data = text.encode("utf-8", "surrogatepass")
     if not context or len(data) != len(text):
         raise ValueError(
             f"the context has {len(context)} characters, the text {len(text)} characters in {len(data)} "

@@ -151,8 +151,8 @@ def _pattern(data: dict, steps: list[dict]) -> str | None:
 
 def _table(data: dict) -> tuple[dict[str, int], dict[tuple[int, int], int]]:
     """Return the vocabulary and the merges; of a pair that is listed twice, the last place counts."""
-    vocab, merges = data["model"].get("vocab", {}), {}
-    for pair in data["model"].get("merges", []):
+    vocab, merges = data["model"]["vocab"], {}
+    for pair in data["model"]["merges"]:
         left, right = pair.split(" ") if isinstance(pair, str) else pair
         merges.pop(key := (vocab[left], vocab[right]), None)
         merges[key] = vocab[left + right]

@@ -214,13 +214,15 @@ def test_planted_personal_data_is_found(documents):
     assert len(planted & found) / len(planted) > 0.95
 
 
-@pytest.mark.parametrize("unit", ["<a ", "<div a=b ", "<div a='", "<b <i>x</i> ", "\n{|", "\n{| ''x"])
+@pytest.mark.parametrize(
+    "unit", ["<a ", "<div a=b ", "<div a='", "<b <i>x</i> ", "\n{|", "\n{| ''x", "{{a ", "[[a "]
+)
 def test_what_has_no_end_stays_as_text_and_no_parser_looks_for_its_end(unit, monkeypatch):
     """mwparserfromhell looks for the end of each tag and table anew: four times as long for twice the length."""
     parse, given = mwparserfromhell.parse, []
     monkeypatch.setattr(mwparserfromhell, "parse", lambda markup: given.append(markup) or parse(markup))
     text = extract_text("before " + unit * 50 + "after")
-    assert not re.search(r"<[^<>]*(<|$)|\n\{\|", given[0])
+    assert not re.search(r"<[^<>]*(<|$)|\n\{\||\{\{|\[\[", given[0])
     assert re.sub(r"\W", "", text) == re.sub(r"\W", "", re.sub("</?i>", "", f"before{unit * 50}after"))
 
 

@@ -149,7 +149,11 @@ def extract_text(markup: str) -> str:
     # What has no end is text, and the parser is not to look for its end.
     markup = re.sub(r"(?i)<(?=!--|ref(?:erences)?[\s/>]|[^<>]*(?:<|\Z))", "&lt;", markup)
     markup = _without(markup, TABLE, lambda opening: r"^\|\}").replace("\n{|", "\n{&#124;")
-    text = mwparserfromhell.parse(APART.sub("", markup)).strip_code()
+    markup = APART.sub("", markup)
+    for opening, closing in (("{{", "}}"), ("[[", "]]")):
+        before, end, rest = markup.rpartition(closing)
+        markup = before + end + rest.replace(opening, f"&#{ord(opening[0])};" * 2)
+    text = mwparserfromhell.parse(markup).strip_code()
     text = "\n".join(line.strip(" ") for line in text.split("\n"))
     text = re.sub(r"[ \t]+", " ", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip()

@@ -48,8 +48,7 @@ def _is_address(value: str) -> bool:
 
 
 def _is_phone(value: str) -> bool:
-    number = value.split("x")[0]
-    return 8 <= sum(map(str.isdecimal, number)) <= 15 and regex.search(r"\d\d", number) is not None
+    return 8 <= sum(map(str.isdecimal, value.split("x")[0])) <= 15
 
 
 # A border is where ASCII ends: in 来自192.0.2.7的, letters of another script stand next to a number.
@@ -84,7 +83,7 @@ DATES = (
 )
 
 DIALLED = (  # how a telephone number begins
-    r"(?=\+(?!0)|\(\d\d|0(?!\.)|(?:1[-. ])?\d{3}[-. ]\d{3}[-. ]\d{4}"
+    r"(?=\+(?!0)|\(\d\d|0(?!\.|[ -]\d[ -])|(?:1[-. ])?\d{3}[-. ]\d{3}[-. ]\d{4}"
     r"|\d{10}(?![ ().-]*\d)|1[3-9]\d[- ]?\d{4}[- ]?\d{4}(?!\d))"
 )
 THOUSANDS = r"(?<![)+/.-] ?|\d ?)[1-9]\d{0,2}(?: \d{3}){2,}(?! ?\d)"

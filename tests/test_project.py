@@ -320,10 +320,10 @@ def test_the_tool_that_runs_notebooks_keeps_a_readers_settings_out(tmp_path, mon
 
 @pytest.mark.parametrize("missing", [False, True])
 def test_memory_is_measured_where_the_system_tells(missing):
-    """The module `resource` does not exist on Windows."""
+    """The module `resource` does not exist on Windows. (Linux counts the parent's memory at the fork too.)"""
     hide = "import sys; sys.modules['resource'] = None\n" if missing else ""
     done = subprocess.run(
         [sys.executable, "-c", hide + run_notebooks.PEAK], capture_output=True, encoding="utf-8"
     )
     value = float(done.stdout)
-    assert math.isnan(value) if missing else 1e6 < value < 1e9
+    assert math.isnan(value) if missing else 1e6 < value < 1e11

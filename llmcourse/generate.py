@@ -76,6 +76,8 @@ def prompt_rows(token_ids, vocab_size: int) -> Tensor:
     >>> prompt_rows([5, 6], vocab_size=10).tolist()
     [[5, 6]]
     """
+    if isinstance(token_ids, str):
+        raise ValueError(f"the prompt is {token_ids[:30]!r}: give its ids, tokenizer.encode(text)")
     rows = plain(token_ids, "the prompt")
     rows = rows if rows and isinstance(rows[0], list | tuple) else [rows]
     rows = [id_row(row, vocab_size, f"prompt {i}") for i, row in enumerate(rows)]

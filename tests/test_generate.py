@@ -338,7 +338,7 @@ def test_one_prompt_in_every_form_is_the_same(prompt):
         ([[1, 2], [3, -1]], rf"prompt 1\[1\] is -1: give ids from 0 to {V - 1}"),
         ([1.5, 2.0], r"prompt 0\[0\] is 1.5: give ids"),
         (torch.tensor([0.5]), r"prompt 0\[0\] is 0.5: give ids"),
-        ("ROMEO", r"the prompt is 'ROMEO': give a row"),
+        ("ROMEO", r"the prompt is 'ROMEO': give its ids, tokenizer.encode"),
         (5, r"the prompt is 5: give a row"),
         (torch.ones(1, 2, 3, dtype=torch.long), r"prompt 0 has the shape \(2, 3\)"),
     ],

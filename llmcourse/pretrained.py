@@ -152,6 +152,11 @@ def from_transformers(model_or_name, context_length: int | None = None) -> GPT:
         from transformers import AutoModelForCausalLM
 
         model_or_name = AutoModelForCausalLM.from_pretrained(model_or_name)
+    if not hasattr(model_or_name, "state_dict"):
+        raise ValueError(
+            f"{type(model_or_name).__name__} has no weights: give a model or its name; of a configuration, "
+            "config_from_transformers makes ours"
+        )
     config = config_from_transformers(model_or_name.config)
     if context_length is not None:
         if context_length > config.context_length:

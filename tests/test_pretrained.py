@@ -278,6 +278,11 @@ def test_a_model_of_another_architecture_is_refused_by_name():
         from_transformers(theirs)
 
 
+def test_a_configuration_alone_is_refused_with_the_function_that_reads_it():
+    with pytest.raises(ValueError, match=r"Qwen3Config has no weights.*config_from_transformers"):
+        from_transformers(Qwen3Config())
+
+
 @pytest.mark.parametrize(
     ("config", "messages"),
     [

@@ -53,7 +53,7 @@ def _is_phone(value: str) -> bool:
 
 # A border is where ASCII ends: in 来自192.0.2.7的, letters of another script stand next to a number.
 LEFT, RIGHT = r"(?<![A-Za-z\d])(?<![A-Za-z\d][.-])", r"(?![A-Za-z\d])(?!-[A-Za-z\d])"
-NOT_AFTER = r"(?<!(?i:ISBN|ISSN|version|release|section|v|§)(?:-1[03])?[.:]? ?)"
+NOT_AFTER = r"(?<!(?i:ISBN|ISSN|version|release|section|v|§|版本号?|第)(?:-1[03])?[.:]? ?)"
 
 # Each part of an e-mail address stays in one script. It is looked for from its @ to both sides.
 LATIN, OTHER = r"[\p{Latin}\u0300-\u036f\p{Nd}_-]", r"(?:(?!\p{Latin})[\p{L}\p{M}\p{Nd}_-])"

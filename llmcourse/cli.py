@@ -74,7 +74,8 @@ def doctor() -> bool:
     import torch
 
     print(f"llmcourse {__version__}, Python {sys.version.split()[0]}, torch {torch.__version__}")
-    print(f"{device_line()}, {torch.get_num_threads()} threads, {free:.0f} GB of disk free")
+    threads = torch.get_num_threads()
+    print(f"{device_line()}, {threads} thread{'s' * (threads > 1)}, {free:.0f} GB of disk free")
     later = {name: place for name, place in places.items() if place.endswith("when asked")}
     if later:
         print(f"{len(later)} of {len(places)} data sets come when a chapter asks, over the network:")
@@ -92,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = parser.parse_args(arguments).command
     if command == "doctor":
         well = doctor()
-        start = ": make lab" if checkout() else ""
+        start = "; `make lab` opens the course" if checkout() else ""
         print(f"all is well{start}" if well else "see the problems above")
         return 0 if well else 1
     if command == "data":

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.data.batches import pad
-from llmcourse.evaluation import evaluating
+from llmcourse.evaluation import evaluating, no_nan
 from llmcourse.inputs import class_row, id_row, text_list, whole
 from llmcourse.model import GPT
 from llmcourse.optim import AdamW, parameter_groups
@@ -226,7 +226,7 @@ def accuracy(model: GPTClassifier, rows, labels, batch_size: int = 64) -> float:
     right = 0
     for batch in batches_by_length([len(row) for row in rows], batch_size):
         with evaluating(model):
-            guesses = model(*pad_right([rows[i] for i in batch])).argmax(dim=-1)
+            guesses = no_nan(model(*pad_right([rows[i] for i in batch]))).argmax(dim=-1)
         right += (guesses == labels[batch]).sum().item()
     return right / len(rows)
 

@@ -45,6 +45,20 @@ def wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+def no_nan(outputs: Tensor) -> Tensor:
+    """Return what a model puts out. Raises ValueError for NaN: argmax takes it for the largest value.
+
+    >>> no_nan(torch.tensor([0.5, 2.0])).argmax().item()
+    1
+    """
+    if outputs.isnan().any():
+        raise ValueError(
+            "the model puts out NaN, so nothing can be chosen: its training diverged, or its input holds NaN; "
+            "load a checkpoint from before"
+        )
+    return outputs
+
+
 def evaluate_loss(
     model: nn.Module, token_ids: Tensor, stride: int | None = None, batch_size: int = 32
 ) -> float:
@@ -132,7 +146,7 @@ def multiple_choice(
     Options of the same ids are a tie, and have the same sum.
 
     Raises ValueError for an empty context or option, another number of options, an option that does
-    not fit, or an id outside the vocabulary.
+    not fit, an id outside the vocabulary, or a model that puts out NaN.
     """
     T, V, device = model.config.context_length, model.config.vocab_size, next(model.parameters()).device
     contexts = [id_row(context, V, f"contexts[{i}]") for i, context in enumerate(contexts)]
@@ -156,7 +170,9 @@ def multiple_choice(
         for k, option in enumerate(row):  # filled up on the right, where a causal model cannot look
             rows[k, : len(shared) + len(option)] = torch.as_tensor([*shared, *option])
         with evaluating(model):
-            logits = wide(model(rows[:, :-1].to(device))[:, len(shared) - 1 :])  # (K, longest option, V)
+            logits = wide(
+                no_nan(model(rows[:, :-1].to(device)))[:, len(shared) - 1 :]
+            )  # (K, longest option, V)
         losses = F.cross_entropy(logits.transpose(1, 2), rows[:, len(shared) :].to(device), reduction="none")
         filled_up = torch.arange(losses.shape[1]) >= lengths[i, :, None]
         sums[i] = -losses.cpu().double().masked_fill(filled_up, 0.0).sum(-1)

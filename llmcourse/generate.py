@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from llmcourse.decode import start_decoding
-from llmcourse.evaluation import evaluating, wide
+from llmcourse.evaluation import evaluating, no_nan, wide
 from llmcourse.inputs import id_row, plain, whole
 
 
@@ -58,6 +58,7 @@ def choose_next(logits, temperature=1.0, top_k=None, top_p=None, generator=None)
     """
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature={temperature}: must be >= 0; 0 is greedy, 1 the model's own")
+    logits = no_nan(logits)
     if temperature < 1e-6:  # the quotient could be infinite
         return logits.argmax(dim=-1)
     logits = wide(logits) / temperature

@@ -181,3 +181,22 @@ def test_float64_is_asked_for_on_the_cpu_only(name, monkeypatch):
     grad = torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: [g.as_subclass(OnMps) for g in grad(*a, **k)])
     assert wanted[name]()
+
+
+CHOOSERS = {
+    "generate, greedy": lambda model: generate(model, IDS, 4, temperature=0),
+    "generate, sampled": lambda model: generate(model, IDS, 4, seed=0, top_p=0.9),
+    "generate without a cache": lambda model: generate(model, IDS, 4, temperature=0, use_cache=False),
+    "multiple_choice": lambda model: multiple_choice(model, ROWS[:1], [ROWS[1:]]),
+    "right_answers": lambda model: right_answers(model, CHATS, pad_id=0),
+    "accuracy": lambda model: accuracy(GPTClassifier(model), ROWS, [0, 1, 0]),
+}
+
+
+@pytest.mark.parametrize("name", CHOOSERS)
+def test_nothing_is_chosen_from_nan(name):
+    """torch.argmax takes NaN for the largest: a diverged model would choose 0, and be right at times."""
+    model = in_training()
+    torch.nn.init.constant_(model.final_norm.weight, float("nan"))
+    with pytest.raises(ValueError, match="NaN"):
+        CHOOSERS[name](model)

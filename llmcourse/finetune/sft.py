@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from llmcourse.data.batches import IGNORE
-from llmcourse.evaluation import evaluating
+from llmcourse.evaluation import evaluating, no_nan
 from llmcourse.generate import generate
 from llmcourse.inputs import whole
 from llmcourse.model import GPT
@@ -182,7 +182,7 @@ def right_answers(model: GPT, examples: Iterable, pad_id: int, batch_size: int =
         rows = order[start : start + batch_size]
         inputs, targets = (part.to(device) for part in pad_chats([examples[i] for i in rows], pad_id))
         with evaluating(model):
-            agrees = (model(inputs).argmax(-1) == targets) | (targets == IGNORE)  # (B, T)
+            agrees = (no_nan(model(inputs)).argmax(-1) == targets) | (targets == IGNORE)  # (B, T)
         for i, good in zip(rows, agrees.all(-1).tolist(), strict=True):
             right[i] = good
     return right

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmcourse.decode import start_decoding
-from llmcourse.evaluation import evaluating, no_nan, wide
-from llmcourse.inputs import id_row, plain, whole
+from llmcourse.fast.decoding import start_decoding
+from llmcourse.runtime import evaluating
+from llmcourse.support.inputs import id_row, plain, whole
+from llmcourse.support.outputs import no_nan, wide
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:

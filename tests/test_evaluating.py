@@ -8,15 +8,16 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from llmcourse.classify import GPTClassifier, accuracy, encoder_features, gpt_features
-from llmcourse.decode import start_decoding
-from llmcourse.evaluation import evaluate_loss, evaluating, multiple_choice, token_losses
+from llmcourse.evaluate.likelihood import evaluate_loss, multiple_choice, token_losses
+from llmcourse.fast.decoding import start_decoding
+from llmcourse.finetune.classify import GPTClassifier, accuracy, encoder_features, gpt_features
 from llmcourse.finetune.sft import right_answers
 from llmcourse.generate import generate, stream
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.probes import copied_share, future_change
+from llmcourse.monitor.run_record import copied_share, future_change
+from llmcourse.runtime import evaluating
 from llmcourse.teach.entropy import neural_predictor
-from llmcourse.tuning import layer_spread
+from llmcourse.tune.initialization import layer_spread
 
 V = 17
 IDS = torch.randint(V, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -160,7 +161,8 @@ class MpsModel(nn.Module):
 @pytest.mark.parametrize("name", ["length", "counts", "copied_share", "neural_predictor", "token_losses",
                                   "multiple_choice", "noise_scale"])  # fmt: skip
 def test_float64_is_asked_for_on_the_cpu_only(name, monkeypatch):
-    from llmcourse import probes, tuning
+    from llmcourse.monitor import run_record as probes
+    from llmcourse.tune import lr_range as tuning
 
     wanted = {
         "length": lambda: probes.length([torch.tensor([3.0, 4.0]).as_subclass(OnMps)]) == 5.0,

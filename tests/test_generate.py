@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
+from llmcourse.convert import to_transformers
 from llmcourse.generate import choose_next, generate, keep_top_k, keep_top_p, stream
 from llmcourse.model import CHOICES, GPT, ModelConfig
-from llmcourse.pretrained import to_transformers
 
 V = 17
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from llmcourse.data.batches import IGNORE
-from llmcourse.evaluation import evaluating, no_nan
 from llmcourse.generate import generate
-from llmcourse.inputs import whole
 from llmcourse.model import GPT
+from llmcourse.runtime import evaluating
+from llmcourse.support.inputs import whole
+from llmcourse.support.outputs import no_nan
 from llmcourse.tokenizer import BPETokenizer
 from llmcourse.weights import config_and_state, unwrap
 

@@ -9,8 +9,8 @@ from statistics import median
 import matplotlib.pyplot as plt
 import numpy as np
 
-from llmcourse.diagnose import RULES
-from llmcourse.probes import Run
+from llmcourse.monitor.diagnose import RULES
+from llmcourse.monitor.run_record import Run
 from llmcourse.teach.clinic import BUGS, healthy_run, sick_run
 from llmcourse.teach.plots import COLORS
 

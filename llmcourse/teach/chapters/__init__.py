@@ -1,0 +1,1 @@
+"""One package for each notebook, with its name: what only that chapter needs."""

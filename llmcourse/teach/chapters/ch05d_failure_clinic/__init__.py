@@ -1,0 +1,1 @@
+"""Chapter 5d, the failure clinic: what else its page needs."""

@@ -19,7 +19,9 @@ def main() -> None:
     """Train, and write one line for each patient."""
     torch.set_num_threads(1)
     records = {letter: train_patient(letter, SEED) for names in ROUNDS.values() for letter in names}
-    lines = [f'"{letter}": {json.dumps(as_json(run), separators=(",", ":"))}' for letter, run in records.items()]
+    lines = [
+        f'"{letter}": {json.dumps(as_json(run), separators=(",", ":"))}' for letter, run in records.items()
+    ]
     path().parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path()) as temporary:
         temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

@@ -4,7 +4,7 @@ Dimensions: B batch, T time (context_length).
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,22 @@ from torch import Tensor
 from llmcourse.support.inputs import whole
 
 IGNORE = -100  # a target with this id does not count in the loss: torch's own convention
+
+
+def to_device(batch, device):
+    """Return a batch with its tensors on `device`: a tensor, or tuples, lists and dictionaries of them.
+
+    >>> to_device({"ids": (torch.tensor([1]), "as it is")}, "cpu")
+    {'ids': (tensor([1]), 'as it is')}
+    """
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: to_device(part, device) for name, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        parts = [to_device(part, device) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    return batch
 
 
 def pack(documents: Iterable[Sequence[int]], end_id: int) -> Tensor:

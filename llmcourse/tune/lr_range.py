@@ -46,7 +46,7 @@ class Sweep:
         return self.rates[int(slope.argmin())]
 
 
-def sweep_rates(
+def lr_range_test(
     model: nn.Module,
     batches: Iterable[Batch],
     *,

@@ -8,7 +8,7 @@ from torch import nn
 
 from llmcourse.fast.decoding import FIELDS, can_line_up, start_decoding
 from llmcourse.finetune.lora import add_lora
-from llmcourse.generate import generate, stream
+from llmcourse.generate import generate, generate_tokens
 from llmcourse.model import CHOICES, GPT, ModelConfig
 from llmcourse.positions import RotaryScaling
 
@@ -211,7 +211,7 @@ def test_logits_of_one_step_are_not_overwritten_by_the_next():
 
 def test_weights_changed_between_two_tokens_count():
     model = make()
-    tokens = stream(model, ids(1), 6, temperature=0)
+    tokens = generate_tokens(model, ids(1), 6, temperature=0)
     next(tokens), next(tokens)
     with torch.no_grad():
         model.unembedding.weight.neg_()
@@ -223,7 +223,7 @@ def test_weights_changed_between_two_tokens_count():
 def test_written_tokens_can_be_trained_on(options):
     model = make()
     for written in (
-        torch.stack(list(stream(model, ids(), 4, **options)), 1),
+        torch.stack(list(generate_tokens(model, ids(), 4, **options)), 1),
         generate(model, ids(), 4, **options),
     ):
         assert not written.is_inference()

@@ -15,7 +15,7 @@ from llmcourse.finetune.sft import right_answers
 from llmcourse.generate import generate, stream
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.probes import copied_share, future_change
-from llmcourse.teach.entropy import neural_predictor
+from llmcourse.teach.chapters.ch01_background.entropy import neural_predictor
 from llmcourse.tuning import layer_spread
 
 V = 17

@@ -24,6 +24,7 @@ import install
 import readme_picture
 import readme_tree
 import run_notebooks
+import study_minutes
 import test_colab as colab_tool
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -88,12 +89,34 @@ def test_the_extra_of_the_laptop_holds_that_of_colab():
     assert not [text for text in extras["colab"] if text.startswith("ipywidgets")]  # it asks for jedi
 
 
-def test_readme_lists_every_chapter_with_its_badge_and_measured_minutes():
+def table_rows(text: str) -> dict[str, str]:
+    """Return the rows of a table of notebooks by the notebook that each begins with."""
+    found = re.findall(r"^(\| \[(\w+)\]\((?:notebooks/)?\2\.ipynb\).*)$", text, flags=re.MULTILINE)
+    return {stem: row for row, stem in found}
+
+
+def test_readme_lists_every_chapter_with_its_badge_minutes_and_measured_seconds():
+    rows = table_rows(README)
+    assert sorted(rows) == [path.stem for path in NOTEBOOKS]
     for path in NOTEBOOKS:
-        row = next(line for line in README.splitlines() if f"notebooks/{path.name})" in line and "|" in line)
+        row, head = rows[path.stem], read(path).cells[0].source
         assert f"blob/main/notebooks/{path.name}" in row, "the badge"
-        seconds = re.search(r"\*Measured: (\d+) s", read(path).cells[0].source).group(1)
-        assert f"| {seconds} s |" in row
+        (minutes,) = study_minutes.STATED.findall(head)
+        (seconds,) = re.findall(r"\*Measured: (\d+) s", head)
+        assert f"| {minutes} min | {seconds} s |" in row
+
+
+def test_one_path_leads_through_all_notebooks():
+    """README's table, the table of 00 and the chain of "Next" have one order; the last leads back."""
+    order = list(table_rows(README))
+    first = read(NOTEBOOKS[0])
+    assert [order[0], *table_rows(first.cells[-1].source)] == order, "the table in 00"
+    visited, stem = [], order[0]
+    while stem not in visited:
+        visited.append(stem)
+        recap = read(ROOT / "notebooks" / f"{stem}.ipynb").cells[-1].source
+        stem = re.search(r"\]\((\w+)\.ipynb\)", recap.split("**Next:**")[1])[1]
+    assert visited == order
 
 
 def test_readme_links_are_alive():

@@ -62,7 +62,7 @@ RANGE = re.compile(r"(?:-| to | and |, )\d[\d.,]*(?:\s?%| points?\b)")  # 57 and
 # What looks like a number in the text and is a name, a year or a reference.
 NAMES = re.compile(
     r"\]\([^)\s]*\)|https?://\S+|arXiv:\d+\.\d+|\w+#\d+"
-    r"|^\s*\d\. |\*Measured:[^*]*\*|\*\*Exercise \S+\*\* \(\d+ minutes, difficulty \d\)"
+    r"|^\s*\d\. |\*(?:Measured|To study):[^*]*\*|\*\*Exercise \S+\*\* \(\d+ minutes, difficulty \d\)"
     r"|(?<![\d.,])0\d[a-e]?\b\w*|\| \d(?:\.\d)?(?:, (?:step|formula) \d)? \|$"
     r"|(?<![\w,.])(?:19[3-9]\d|20[0-2]\d)(?!\d|[.,]\d)"
     r"|(?i:\b(?:chapters?|sections?|sec\.|tables?|figures?|appendix|eq\.|equations?|algorithms?|alg\.) )"

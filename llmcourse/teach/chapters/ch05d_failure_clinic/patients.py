@@ -124,7 +124,7 @@ def lab_values(run: Run) -> dict[str, str]:
         "least moved parameter, whole run / its length": f"{run.parameter_movement[still]:.1%}",
         "mean gain of the norms (1 at the start)": f"{run.norm_gain:.2f}",
         "length of the matrices, end / start": f"{run.growth:.1f}",
-        "own text by counted pairs, nats": f"{run.sample_bigram_loss:.2f}",
+        "own text by a bigram model, nats": f"{run.sample_bigram_loss:.2f}",
     }
 
 

@@ -75,11 +75,7 @@ class NGramModel:
         beginnings = rows // self.vocab_size
         return np.insert(beginnings, np.searchsorted(beginnings, last), last)
 
-    def _interpolate(self, n: int, keys: np.ndarray, shorter: np.ndarray) -> np.ndarray:
-        grams, gram_counts = self._grams[n - 1]
-        histories, totals, kinds = self._histories[n - 1]
-        count = _look_up(grams, gram_counts, keys)
-        total, kind = _look_up(histories, np.stack([totals, kinds]), keys // self.vocab_size)
+    def _interpolate(self, n: int, count, total, kind, shorter: np.ndarray) -> np.ndarray:
         if self.smoothing == "witten-bell":
             mixed = (count + kind * shorter) / np.maximum(total + kind, 1)
         else:
@@ -92,7 +88,11 @@ class NGramModel:
         ids = id_row(token_ids, self.vocab_size)
         p = np.full(len(ids), 1.0 / self.vocab_size)
         for n in range(1, self.order + 1):
-            p[n - 1 :] = self._interpolate(n, self._keys(ids, n), p[n - 1 :])
+            keys = self._keys(ids, n)
+            (grams, counts), (histories, totals, kinds) = self._grams[n - 1], self._histories[n - 1]
+            count = _look_up(grams, counts, keys)
+            total, kind = _look_up(histories, np.stack([totals, kinds]), keys // self.vocab_size)
+            p[n - 1 :] = self._interpolate(n, count, total, kind, p[n - 1 :])
         return np.log(p)
 
     def loss(self, token_ids) -> float:
@@ -110,8 +110,11 @@ class NGramModel:
             key = 0
             for token in history[len(history) - n + 1 :]:
                 key = key * self.vocab_size + token
-            keys = key * self.vocab_size + np.arange(self.vocab_size)
-            p = self._interpolate(n, keys, p)
+            grams, counts = self._grams[n - 1]  # what followed this history stands in one piece
+            here = slice(*np.searchsorted(grams, (key * self.vocab_size, (key + 1) * self.vocab_size)))
+            count = np.zeros(self.vocab_size, dtype=np.int64)
+            count[grams[here] - key * self.vocab_size] = counts[here]
+            p = self._interpolate(n, count, count.sum(), here.stop - here.start, p)
         return p
 
     def sample(self, history, n_tokens: int, seed: int = 0) -> list[int]:

@@ -6,8 +6,8 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from llmcourse.recipes import FAST, NANOGPT, PLAIN
 from llmcourse.teach.ablation import Effect, effects, effects_figure, read_runs
+from llmcourse.tune.recipes import FAST, NANOGPT, PLAIN
 
 
 def row(technique, seed, loss, seconds=1.0):

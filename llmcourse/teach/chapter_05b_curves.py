@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
+from llmcourse.monitor.tensorboard import update_ratio
 from llmcourse.teach.examine import close, examine
 from llmcourse.teach.exercises import exercise, require
 from llmcourse.teach.forms import number, several
-from llmcourse.tensorboard_logs import update_ratio
 
 
 @exercise(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Result, alternate, per_call
 from llmcourse.attention import MultiHeadAttention, scaled_dot_product_attention
-from llmcourse.losses import cross_entropy
+from llmcourse.fast.cross_entropy import cross_entropy
 from llmcourse.optim import AdamW, Muon, hidden_and_other_groups, parameter_groups
 from llmcourse.pretrained import load_course_model
 

@@ -22,7 +22,6 @@ import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -175,11 +174,12 @@ def output_lines(cell) -> list[str]:
 
 @functools.cache
 def exercise_lines(name: str) -> list[str]:
-    """Return what defines an exercise: its solution, its hints and its check."""
-    for file in (ROOT / "llmcourse" / "teach").glob("chapter_*.py"):
-        for before, part in pairwise(file.read_text(encoding="utf-8").split("@exercise(")):
+    """Return what defines an exercise: its hints and its check, and the solutions of its room."""
+    for file in (ROOT / "llmcourse" / "teach" / "chapters").glob("*/*checks.py"):
+        for part in file.read_text(encoding="utf-8").split("@exercise(")[1:]:
             if part.lstrip().startswith(f'"{name}"'):
-                return (before + part).splitlines()
+                solutions = file.with_name("solutions.py").read_text(encoding="utf-8")
+                return (part + solutions).splitlines()
     raise KeyError(f"no exercise is called {name!r}")
 
 

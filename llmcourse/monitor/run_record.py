@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmcourse.data.batches import Batch
 from llmcourse.evaluate.likelihood import evaluate_loss
 from llmcourse.generate import generate
 from llmcourse.runtime import evaluating
-from llmcourse.training import Batch, Step, train
+from llmcourse.training import Step, train
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def verdict(name: str, answer) -> tuple[str, str]:
     exercise = get_exercise(name)
     if answer is None or answer is ...:
         return "not yet", f"replace the `...` with your answer. `hints({name!r})` helps in steps."
-    wants_function = callable(exercise.solution)
+    wants_function = exercise.wants == "function"
     watched = _Watched(answer, exercise) if wants_function and callable(answer) else None
     try:
         with _as_it_was():

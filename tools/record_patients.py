@@ -9,17 +9,19 @@ patients of any other seed.
 import json
 
 import torch
+from llmcourse.teach.patients import ROUNDS, train_patient
 
 from llmcourse.support.files import atomic_write
 from llmcourse.teach.chapters.ch05d_failure_clinic.stored import SEED, as_json, path
-from llmcourse.teach.patients import ROUNDS, train_patient
 
 
 def main() -> None:
     """Train, and write one line for each patient."""
     torch.set_num_threads(1)
     records = {letter: train_patient(letter, SEED) for names in ROUNDS.values() for letter in names}
-    lines = [f'"{letter}": {json.dumps(as_json(run), separators=(",", ":"))}' for letter, run in records.items()]
+    lines = [
+        f'"{letter}": {json.dumps(as_json(run), separators=(",", ":"))}' for letter, run in records.items()
+    ]
     path().parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path()) as temporary:
         temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

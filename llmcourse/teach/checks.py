@@ -167,7 +167,7 @@ def band(what: str, value: float, low: float, high: float, digits: int = 2) -> N
     """
     if log := os.environ.get("LLMCOURSE_BAND_LOG"):  # set by tools/measure_bands.py
         with Path(log).open("a", encoding="utf-8") as file:
-            file.write(json.dumps([what, value, low, high]) + "\n")
+            file.write(json.dumps([what, float(value), low, high]) + "\n")
     if current_scale() != "laptop":
         print(f"{what}: {value:.{digits + 1}f} (the band {low}-{high} is for SCALE = 'laptop')")
         return

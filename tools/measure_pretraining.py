@@ -71,8 +71,10 @@ def main() -> None:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     rows = measure()
-    path = FOLDER / "scores.csv"
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_write(FOLDER / "scores.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows((m, n, seed, f"{score:.4f}") for m, n, seed, score in rows)

@@ -9,10 +9,10 @@ patients of any other seed.
 import json
 
 import torch
+from llmcourse.teach.patients import ROUNDS, train_patient
 
 from llmcourse.support.files import atomic_write
 from llmcourse.teach.chapters.ch05d_failure_clinic.stored import SEED, as_json, path
-from llmcourse.teach.patients import ROUNDS, train_patient
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""One package for each notebook, with its name: what only that chapter needs."""
+"""The rooms: one package a notebook, with its checks, its solutions and helpers of its own."""

@@ -1,1 +1,1 @@
-"""Chapter 2, core concepts: one task three ways, and what pretraining is worth."""
+"""The room of `02_core_concepts`."""

@@ -1,1 +1,1 @@
-"""Chapter 3e, evaluation: what the measures of the field see, and what they miss."""
+"""The room of `03e_evaluation`."""

@@ -1,1 +1,1 @@
-"""Chapter 5a, transformers: a pretrained encoder becomes a judge of film reviews."""
+"""The room of `05a_transformers`."""

@@ -1,1 +1,1 @@
-"""Chapter 5d, the failure clinic: what else its page needs."""
+"""The room of `05d_failure_clinic`."""

@@ -1,5 +1,6 @@
 """The training loop: a generator, so that printing, plotting and stopping stay in your sight."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,12 +15,20 @@ from tqdm.auto import tqdm
 
 from llmcourse.checkpoint import random_state, save_checkpoint, set_random_state
 from llmcourse.data.batches import IGNORE
-from llmcourse.fast.cross_entropy import cross_entropy
 from llmcourse.optim import parameter_groups
 from llmcourse.resume import begin_run, describe
 from llmcourse.runtime import someone_is_watching
 from llmcourse.schedules import Schedule, constant
 from llmcourse.support.inputs import number, whole
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
+    """Return the sum of -ln p(target) in nats over the targets that count; logits (N, V), targets (N,)."""
+    return F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction="sum")
+
+
+with contextlib.suppress(ImportError):  # without fast/ it stays as it is
+    from llmcourse.fast.cross_entropy import cross_entropy  # the same, in fewer passes over memory
 
 Batch = tuple[Tensor, Tensor]
 

@@ -127,7 +127,7 @@ def prefill(model: nn.Module, token_ids: Tensor) -> tuple[Tensor, Callable[[Tens
 
 
 @torch.no_grad()
-def stream(
+def generate_tokens(
     model: nn.Module,
     token_ids: Tensor,
     max_new_tokens: int,
@@ -167,7 +167,7 @@ def stream(
 
 
 def generate(model: nn.Module, token_ids, max_new_tokens: int, stop_id=None, **options) -> Tensor:
-    """Return the prompt and its continuation, (B, T + new); `options` are those of `stream`.
+    """Return the prompt and its continuation, (B, T + new); `options` are those of `generate_tokens`.
 
     With `stop_id`, a row that has written it is filled with it, and when all rows have, it ends.
 
@@ -181,7 +181,7 @@ def generate(model: nn.Module, token_ids, max_new_tokens: int, stop_id=None, **o
     if stop_id is not None:
         id_row([stop_id], vocab_size, "stop_id")
     done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
-    for new in stream(model, prompt, max_new_tokens, **options):
+    for new in generate_tokens(model, prompt, max_new_tokens, **options):
         new = new.to(prompt.device)
         if stop_id is not None:
             new = new.masked_fill(done, stop_id)

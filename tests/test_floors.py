@@ -17,7 +17,7 @@ FLOORS = [  # a folder may import from its own floor or below, never above; "" i
 TO_FAST = {
     "attention": "fast.attention",
     "generate": "fast.decoding",
-    "training": "fast.cross_entropy",
+    "losses": "fast.cross_entropy",
 }  # the core's only steps upwards
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 

@@ -64,7 +64,7 @@ def data_not_shuffled(run: Run) -> str | None:
     if run.follow_on > 0.5:
         return (
             f"{run.follow_on:.0%} of the rows begin where the row before ended, by chance it would be "
-            f"{run.chance:.0%}: the text is read in its order"
+            f"{run.shuffled_share:.0%}: the text is read in its order"
         )
 
 
@@ -88,7 +88,7 @@ def softmax_over_wrong_axis(run: Run) -> str | None:
 
 def no_causal_mask(run: Run) -> str | None:
     """A causal model gives the same bits; 0.001 leaves room for kernels that round otherwise."""
-    near, far = run.future
+    near, far = run.future_leak
     if far > 1e-3:
         return (
             f"a logit changes by {far:.2g} when a token two or more places later is changed, by {near:.2g} "
@@ -98,7 +98,7 @@ def no_causal_mask(run: Run) -> str | None:
 
 def label_leak(run: Run) -> str | None:
     """The next token is seen and those behind it are not: a leak beside the attention."""
-    near, far = run.future
+    near, far = run.future_leak
     if near > 1e-3 >= far:
         return (
             f"a logit changes by {near:.2g} when the next token is changed, by {far:.2g} for later ones: "
@@ -121,7 +121,7 @@ def targets_not_shifted(run: Run) -> str | None:
 def gradients_not_reset(run: Run) -> str | None:
     """The same batch, weights and dropout give the same norm, so the ratio is 1."""
     logged = {step.step: step.grad_norm for step in run.steps}
-    ratios = [logged[s] / norm for s, norm in run.fresh.items() if s in logged and norm > 0]
+    ratios = [logged[s] / norm for s, norm in run.recomputed_grad_norms.items() if s in logged and norm > 0]
     if ratios and median(ratios) > 1.2:
         return (
             f"the norm of the gradient in use is {median(ratios):.1f} times that of the batch's own, computed "
@@ -137,7 +137,7 @@ def float16_underflow(run: Run) -> str | None:
 
 def frozen(run: Run) -> list[str]:
     """Return the parameters that did not move by a millionth of their length in the whole run."""
-    return [name for name, moved in run.moved.items() if moved < 1e-6] if run.steps else []
+    return [name for name, moved in run.parameter_movement.items() if moved < 1e-6] if run.steps else []
 
 
 def weight_tying_broken(run: Run) -> str | None:
@@ -156,8 +156,8 @@ def frozen_parameters(run: Run) -> str | None:
 
 def weight_decay_too_strong(run: Run) -> str | None:
     """Gains begin at 1 and end at 0.85 or above, with AdamW and SGD: lower, something pulls them down."""
-    if run.gain < 0.65 and run.steps:
-        return f"the gains of the norms fell from 1 to {run.gain:.2f}, on average: decay is stronger than the loss"
+    if run.norm_gain < 0.65 and run.steps:
+        return f"the gains of the norms fell from 1 to {run.norm_gain:.2f}, on average: decay is stronger than the loss"
 
 
 def learning_rate_too_high(run: Run) -> str | None:
@@ -185,7 +185,7 @@ def learning_rate_too_low(run: Run) -> str | None:
 
 def evaluation_mode_forgotten(run: Run) -> str | None:
     """Without dropout the same text gives the same loss to the last bit."""
-    first, second = run.twice
+    first, second = run.repeated_validation_loss
     if abs(first - second) > 1e-6:
         return (
             f"the same model has a validation loss of {first:.4f} and, measured again, {second:.4f}: "
@@ -205,10 +205,10 @@ def too_little_text(run: Run) -> str | None:
 
 def too_good(run: Run) -> str | None:
     """Who predicts text far better than pairs of tokens do should write no worse than they do."""
-    if _final(run) < run.real - 0.5 and run.written > run.real + 1:
+    if _final(run) < run.text_bigram_loss - 0.5 and run.sample_bigram_loss > run.text_bigram_loss + 1:
         return (
-            f"a validation loss of {_final(run):.2f}, but its own text costs {run.written:.2f} nats by counted "
-            f"pairs, and real text {run.real:.2f}: it is told the answers"
+            f"a validation loss of {_final(run):.2f}, but its own text costs {run.sample_bigram_loss:.2f} nats by a "
+            f"bigram model, and real text {run.text_bigram_loss:.2f}: it is told the answers"
         )
 
 

@@ -53,7 +53,7 @@ class Bands:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BandComparison:
     """A run beside the band: the sentence `verdict`, and what `teach.plots.curve_figure` draws.
 
     `outside_since` is the first step of the first block that left the band, None if `inside`.
@@ -201,7 +201,7 @@ def read_runs(path: str | Path) -> tuple[list[Point], np.ndarray, list[dict[str,
     return points, runs, rows
 
 
-def compare_run(steps: Iterable[Step], reference: str | Bands = "clinic") -> Comparison:
+def compare_run(steps: Iterable[Step], reference: str | Bands = "clinic") -> BandComparison:
     """Say whether a run is inside the band of healthy runs, and since when it is not.
 
     `steps` are the records that `train` yields, from the first on; a run that is still going, or
@@ -226,7 +226,7 @@ def compare_run(steps: Iterable[Step], reference: str | Bands = "clinic") -> Com
     values[reached] = point_values(steps, [bands.points[i] for i in np.flatnonzero(reached)])
     outside = reached & ~((values >= bands.low) & (values <= bands.high))  # nan is outside
     verdict, since = _verdict(bands, values, reached, outside)
-    return Comparison(verdict, since is None, since, bands, values, outside)
+    return BandComparison(verdict, since is None, since, bands, values, outside)
 
 
 def _verdict(bands: Bands, values, reached, outside) -> tuple[str, int | None]:

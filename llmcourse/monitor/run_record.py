@@ -14,52 +14,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmcourse.data.batches import Batch
 from llmcourse.evaluate.likelihood import evaluate_loss
 from llmcourse.generate import generate
 from llmcourse.runtime import evaluating
-from llmcourse.training import Batch, Step, train
+from llmcourse.training import Step, train
 
 
 @dataclass(frozen=True)
 class Run:
-    """The record of one training run: curves (`steps`) and probes. Losses are in nats per token.
-
-    Data: `entropy`, of the tokens seen in training by their frequency alone; `cross_entropy`, of
-    the validation tokens under the same frequencies; `follow_on`, the share of rows that begin
-    with the token at which the row before ends, and `chance`, that share in shuffled text.
-    Model: `untrained_loss`; `future`, the largest change of a logit when the next token, or one
-    further on, is changed; `row_sums`, how far a row of attention is from the sum 1, at most;
-    `copied`, the share of positions whose likeliest next token is the one just read.
-    Gradients: `fresh`, {step: norm of the gradient computed anew for the batch of that step};
-    `zeros`, the share of zeros in it, within the blocks.
-    Updates: `updates`, {step: |change| / |weights| of all matrices in that step}; `moved`, the same for each
-    parameter and the whole run; `gain`, the mean gain of the norms at the end; `growth`,
-    |matrices| at the end / at the start.
-    End: `twice`, the validation loss measured two times; `sample`, a text that the model wrote;
-    `written` and `real`, what counted pairs of tokens make of that text and of the validation text.
-    """
+    """The record of one training run. Losses are in nats per token, norms Euclidean."""
 
     steps: tuple[Step, ...]
-    stopped: str | None
+    stopped: str | None  # the error that ended the run early
     vocab_size: int
-    entropy: float
-    cross_entropy: float
-    follow_on: float
-    chance: float
+    # The data.
+    entropy: float  # of the tokens seen in training, by their frequency alone
+    cross_entropy: float  # of the validation tokens under the same frequencies
+    follow_on: float  # share of rows that begin with the token at which the row before ends
+    shuffled_share: float  # that share in shuffled text
+    # The model.
     untrained_loss: float
-    future: tuple[float, float]
-    row_sums: float
-    copied: float
-    fresh: dict[int, float]
-    zeros: float
-    updates: dict[int, float]
-    moved: dict[str, float]
-    gain: float
-    growth: float
-    twice: tuple[float, float]
-    sample: str
-    written: float
-    real: float
+    future_leak: tuple[
+        float, float
+    ]  # largest change of a logit when the next token, or one further on, changes
+    row_sums: float  # how far a row of attention is from the sum 1, at most
+    copied: float  # share of positions whose likeliest next token is the one just read
+    # Gradients and updates.
+    recomputed_grad_norms: dict[int, float]  # step: norm of the gradient computed anew for its batch
+    zeros: float  # share of zeros in that gradient, within the blocks
+    updates: dict[int, float]  # step: |change| / |weights| of all matrices
+    parameter_movement: dict[str, float]  # parameter: the same over the whole run
+    norm_gain: float  # mean gain of the norms at the end
+    growth: float  # |matrices| at the end / at the start
+    # The end.
+    repeated_validation_loss: tuple[float, float]  # measured two times
+    sample: str  # a text that the model wrote
+    sample_bigram_loss: float  # of that text, by a bigram model of tokens
+    text_bigram_loss: float  # of the validation text, by the same counts
 
     def validation(self) -> tuple[list[int], list[float]]:
         """Return the steps at which the validation loss was measured, and the losses."""
@@ -78,7 +70,7 @@ class _Watched:
         self.source, self.model, self.step = iter(batches), model, 0
         self.probed = set(range(max(1, steps // 5), steps, max(1, steps // 5)))
         self.rows: list[Tensor] = []  # (B, T + 1) each: what the model has read
-        self.fresh, self.zeros, self.updates, self.before = {}, [], {}, None
+        self.recomputed_grad_norms, self.zeros, self.updates, self.before = {}, [], {}, None
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -105,7 +97,7 @@ class _Watched:
             loss = F.cross_entropy(self.model(inputs).flatten(0, 1), targets.flatten())
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         found = [g for g in gradients if g is not None]
-        self.fresh[self.step] = length(found)
+        self.recomputed_grad_norms[self.step] = length(found)
         inner = {id(p) for p in self.model.blocks.parameters() if p.dim() >= 2}
         parts = [g for p, g in zip(parameters, gradients, strict=True) if g is not None and id(p) in inner]
         self.zeros.append(sum((g == 0).sum().item() for g in parts) / sum(g.numel() for g in parts))
@@ -163,26 +155,26 @@ def record_run(
         entropy=-(share * share.log()).sum().item(),
         cross_entropy=-share.log()[validation_ids].mean().item(),
         follow_on=(read[1:, 0] == read[:-1, -1]).double().mean().item(),
-        chance=share.square().sum().item(),
+        shuffled_share=share.square().sum().item(),
         untrained_loss=untrained_loss,
-        future=future_change(model, rows),
+        future_leak=future_change(model, rows),
         row_sums=max((m.sum(-1) - 1).abs().max().item() for m in model.attention_maps(rows)),
         copied=copied_share(model, rows),
-        fresh=watched.fresh,
+        recomputed_grad_norms=watched.recomputed_grad_norms,
         zeros=median(watched.zeros or [0.0]),
         updates=watched.updates,
-        moved={
+        parameter_movement={
             name: distance([p], [start[name]]) / (length([start[name]]) or 1.0)
             for name, p in model.named_parameters()
         },
-        gain=mean(
+        norm_gain=mean(
             [p.abs().mean().item() for name, p in model.named_parameters() if "norm.w" in name] or [1.0]
         ),
         growth=length(matrices(model)) / start_length,
-        twice=(evaluate(model, validation_ids), evaluate(model, validation_ids)),
+        repeated_validation_loss=(evaluate(model, validation_ids), evaluate(model, validation_ids)),
         sample=sample,
-        written=written,
-        real=pairs[validation_ids[:-1], validation_ids[1:]].mean().item(),
+        sample_bigram_loss=written,
+        text_bigram_loss=pairs[validation_ids[:-1], validation_ids[1:]].mean().item(),
     )
 
 

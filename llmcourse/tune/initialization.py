@@ -33,7 +33,9 @@ def initialize(model: GPT, std: float = 0.02, residual_scaling: bool = True) -> 
     return model
 
 
-def layer_spread(model: GPT, inputs: Tensor, targets: Tensor) -> tuple[list[float], list[float]]:
+def activation_and_gradient_norms(
+    model: GPT, inputs: Tensor, targets: Tensor
+) -> tuple[list[float], list[float]]:
     """Return (activations, gradients): two lists with one number for each layer, from one batch (B, T).
 
     The first is the standard deviation of what the block hands on, the second the length of the

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from llmcourse.training import Batch, train
+from llmcourse.data.batches import Batch
+from llmcourse.training import train
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Sweep:
         return self.rates[int(slope.argmin())]
 
 
-def sweep_rates(
+def lr_range_test(
     model: nn.Module,
     batches: Iterable[Batch],
     *,

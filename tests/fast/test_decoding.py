@@ -10,7 +10,7 @@ from llmcourse import fast
 from llmcourse.config import CHOICES
 from llmcourse.fast.decoding import is_supported
 from llmcourse.finetune.lora import add_lora
-from llmcourse.generate import generate, prefill, stream
+from llmcourse.generate import generate, generate_tokens, prefill
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.positions import RotaryScaling
 from llmcourse.tune.techniques import make_config, make_model
@@ -226,7 +226,7 @@ def test_logits_of_one_step_are_not_overwritten_by_the_next():
 
 def test_weights_changed_between_two_tokens_count():
     model = make()
-    tokens = stream(model, ids(1), 6, temperature=0)
+    tokens = generate_tokens(model, ids(1), 6, temperature=0)
     next(tokens), next(tokens)
     with torch.no_grad():
         model.unembedding.weight.neg_()
@@ -238,7 +238,7 @@ def test_weights_changed_between_two_tokens_count():
 def test_written_tokens_can_be_trained_on(options):
     model = make()
     for written in (
-        torch.stack(list(stream(model, ids(), 4, **options)), 1),
+        torch.stack(list(generate_tokens(model, ids(), 4, **options)), 1),
         generate(model, ids(), 4, **options),
     ):
         assert not written.is_inference()

@@ -57,25 +57,29 @@ def test_the_stored_table_keeps_the_promise():
 
 def test_the_rules_do_not_depend_on_the_text(healthy):
     """A record with one value changed is named by that value alone."""
-    gradients = {step: norm / 3 for step, norm in healthy.fresh.items()}
+    gradients = {step: norm / 3 for step, norm in healthy.recomputed_grad_norms.items()}
     steps = tuple(replace(step, loss=step.loss - 1) for step in healthy.steps)
     changes = {
         "tokenizer mismatch": dict(cross_entropy=healthy.entropy + 1),
         "data not shuffled": dict(follow_on=1.0),
         "initialization too large": dict(untrained_loss=9.0),
         "softmax over the wrong axis": dict(row_sums=2.0),
-        "no causal mask": dict(future=(0.5, 0.5)),
-        "label leak": dict(future=(0.5, 0.0)),
-        "gradients not reset": dict(fresh=gradients),
+        "no causal mask": dict(future_leak=(0.5, 0.5)),
+        "label leak": dict(future_leak=(0.5, 0.0)),
+        "gradients not reset": dict(recomputed_grad_norms=gradients),
         "float16 underflow": dict(zeros=0.9),
-        "weight tying broken": dict(moved={**healthy.moved, "unembedding.weight": 0.0}),
-        "frozen parameters": dict(moved={**healthy.moved, "blocks.0.mlp.up.weight": 0.0}),
-        "weight decay too strong": dict(gain=0.1),
+        "weight tying broken": dict(
+            parameter_movement={**healthy.parameter_movement, "unembedding.weight": 0.0}
+        ),
+        "frozen parameters": dict(
+            parameter_movement={**healthy.parameter_movement, "blocks.0.mlp.up.weight": 0.0}
+        ),
+        "weight decay too strong": dict(norm_gain=0.1),
         "learning rate too high": dict(stopped="the loss is nan at step 3. Usual causes"),
-        "evaluation mode forgotten": dict(twice=(2.5, 2.501)),
+        "evaluation mode forgotten": dict(repeated_validation_loss=(2.5, 2.501)),
         "too little text": dict(steps=steps),
         "too good to be true": dict(
-            steps=(*steps[:-1], replace(steps[-1], validation_loss=1.2)), written=4.0
+            steps=(*steps[:-1], replace(steps[-1], validation_loss=1.2)), sample_bigram_loss=4.0
         ),
         "does not learn": dict(entropy=2.0, cross_entropy=2.0),
     }
@@ -103,8 +107,8 @@ def test_a_run_that_stops_is_recorded_and_named():
 
 def test_fresh_gradients_are_those_of_the_batch(healthy):
     logged = {step.step: step.grad_norm for step in healthy.steps}
-    assert len(healthy.fresh) >= 4
-    for step, norm in healthy.fresh.items():
+    assert len(healthy.recomputed_grad_norms) >= 4
+    for step, norm in healthy.recomputed_grad_norms.items():
         assert norm == pytest.approx(logged[step], rel=1e-4)
 
 
@@ -119,7 +123,7 @@ def test_entropy_is_that_of_the_counts(healthy):
     assert healthy.entropy == pytest.approx(distribution.entropy().item())
     expected = F.nll_loss(distribution.logits.expand(len(setup.validation_ids), -1), setup.validation_ids)
     assert healthy.cross_entropy == pytest.approx(expected.item())
-    assert healthy.chance == pytest.approx((share / share.sum()).square().sum().item())
+    assert healthy.shuffled_share == pytest.approx((share / share.sum()).square().sum().item())
 
 
 def test_pair_losses_by_hand():

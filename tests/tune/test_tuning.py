@@ -12,8 +12,8 @@ from llmcourse.data.batches import IGNORE
 from llmcourse.model import ModelConfig
 from llmcourse.training import train
 from llmcourse.tune import lr_range as tuning
-from llmcourse.tune.initialization import initialize, layer_spread
-from llmcourse.tune.lr_range import Sweep, sweep_rates
+from llmcourse.tune.initialization import activation_and_gradient_norms, initialize
+from llmcourse.tune.lr_range import Sweep, lr_range_test
 from llmcourse.tune.noise_scale import measure_noise_scale, noise_scale
 from llmcourse.tune.techniques import make_config, make_model
 
@@ -37,7 +37,7 @@ def batch(rows=4, seed=0):
 def test_a_sweep_rises_by_one_factor_and_leaves_the_model_alone():
     net, data = model(), [batch()]
     before = [p.clone() for p in net.parameters()]
-    sweep = sweep_rates(net, data, low=1e-4, high=1e-2, steps=5)
+    sweep = lr_range_test(net, data, low=1e-4, high=1e-2, steps=5)
     assert np.allclose(sweep.rates, np.geomspace(1e-4, 1e-2, 5))
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
     assert all(p.grad is None for p in net.parameters())
@@ -45,7 +45,7 @@ def test_a_sweep_rises_by_one_factor_and_leaves_the_model_alone():
 
 def test_a_sweep_is_a_run_of_train_with_that_schedule():
     data = [batch()]
-    sweep = sweep_rates(model(), data, low=1e-4, high=1e-2, steps=5, weight_decay=0.3)
+    sweep = lr_range_test(model(), data, low=1e-4, high=1e-2, steps=5, weight_decay=0.3)
     schedule = lambda step: 100 ** (step / 4)  # noqa: E731
     again = [s.loss for s in train(model(), data, steps=5, lr=1e-4, schedule=schedule, weight_decay=0.3)]
     assert np.allclose(sweep.losses, again, rtol=1e-5)
@@ -53,12 +53,12 @@ def test_a_sweep_is_a_run_of_train_with_that_schedule():
 
 def test_a_sweep_ends_where_the_loss_explodes_or_is_not_finite():
     steps = 60
-    assert len(sweep_rates(model(), [batch()], low=1e-3, high=1e3, steps=steps, stop=1.5).rates) < steps
+    assert len(lr_range_test(model(), [batch()], low=1e-3, high=1e3, steps=steps, stop=1.5).rates) < steps
     net = model()
     with torch.no_grad():
         net.unembedding.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="the loss is nan at step 1"):
-        sweep_rates(net, [batch()], steps=steps)
+        lr_range_test(net, [batch()], steps=steps)
 
 
 def test_a_sweep_that_breaks_late_keeps_what_it_has(monkeypatch):
@@ -68,7 +68,7 @@ def test_a_sweep_that_breaks_late_keeps_what_it_has(monkeypatch):
         raise FloatingPointError("the loss is nan")
 
     monkeypatch.setattr(tuning, "train", breaks)
-    assert sweep_rates(model(), [], steps=10) == Sweep((1e-3, 1e-2, 1e-1), (4.0, 3.0, 2.0))
+    assert lr_range_test(model(), [], steps=10) == Sweep((1e-3, 1e-2, 1e-1), (4.0, 3.0, 2.0))
 
 
 def test_readings_of_a_curve_whose_shape_is_known():
@@ -94,7 +94,7 @@ def test_smoothing_is_over_rates_and_not_over_steps():
 @pytest.mark.parametrize("bad", [dict(low=0), dict(low=1.0, high=0.1), dict(steps=2), dict(low=-1)])
 def test_a_sweep_refuses_what_cannot_rise(bad):
     with pytest.raises(ValueError, match="give 0 < low < high and at least 3 steps"):
-        sweep_rates(model(), [batch()], **bad)
+        lr_range_test(model(), [batch()], **bad)
 
 
 # ---- noise scale ----------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def test_initialize_refuses_a_deviation_that_is_none(std):
 
 def test_layer_spread_agrees_with_autograd_and_leaves_no_trace():
     net, (inputs, targets) = model(), batch()
-    spreads, norms = layer_spread(net, inputs, targets)
+    spreads, norms = activation_and_gradient_norms(net, inputs, targets)
     assert len(spreads) == len(norms) == 2
     assert not any(block._forward_hooks for block in net.blocks)
     assert all(p.grad is None for p in net.parameters())
@@ -254,8 +254,8 @@ def test_residual_scaling_keeps_a_deep_stream_where_it_was():
     added = {}
     for scaled in (False, True):
         net = initialize(model(d_model=64, n_layers=12), 0.125, scaled)
-        spreads, _ = layer_spread(net, inputs, targets)
+        spreads, _ = activation_and_gradient_norms(net, inputs, targets)
         added[scaled] = spreads[-1] ** 2 - 0.125**2
     assert added[False] / added[True] == pytest.approx(24, rel=0.5)
     post = initialize(model(d_model=64, n_layers=12, norm_position="post"), 0.125, False)
-    assert np.allclose(layer_spread(post, inputs, targets)[0], 1, atol=0.05)
+    assert np.allclose(activation_and_gradient_norms(post, inputs, targets)[0], 1, atol=0.05)

@@ -61,12 +61,12 @@ def stand_in_dump(n_pages: int = 60, n_sections: int = 12, seed: int = 0) -> Fil
     return {f"generated/{name}.xml.bz2": bz2.compress(text) for name, text in texts.items()}
 
 
-def decode(content: bytes) -> str:
+def decode_utf(content: bytes) -> str:
     """Return the text of UTF-8 bytes, or of UTF-16 bytes that say so in their first two bytes.
 
     Raises ValueError that names the place of the first byte that fits neither.
 
-    >>> decode("né".encode("utf-16")) == decode("né".encode("utf-8")) == "né"
+    >>> decode_utf("né".encode("utf-16")) == decode_utf("né".encode("utf-8")) == "né"
     True
     """
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
@@ -92,7 +92,7 @@ def load_wikipedia(quiet: bool = False) -> list[Page]:
     for content in fetch("wikipedia", generate=stand_in_dump, quiet=quiet).files.values():
         language = "en"
         for event, element in ElementTree.iterparse(
-            io.StringIO(decode(bz2.decompress(content))), ["start", "end"]
+            io.StringIO(decode_utf(bz2.decompress(content))), ["start", "end"]
         ):
             tag = element.tag.rsplit("}", 1)[-1]
             if tag == "mediawiki" and event == "start":

@@ -19,7 +19,7 @@ from llmcourse.data.cleaning.rules import language_of, quality_problems
 from llmcourse.data.sources import web
 from llmcourse.data.sources.web import (
     Page,
-    decode,
+    decode_utf,
     extract_text,
     load_wikipedia,
     read_documents,
@@ -314,6 +314,6 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_bytes_that_fit_no_encoding_are_named():
-    assert decode("\ufeffа".encode()) == "а"
+    assert decode_utf("\ufeffа".encode()) == "а"
     with pytest.raises(ValueError, match="byte 3 of the text is 0xff, which is not UTF-8"):
-        decode(b"abc\xff")
+        decode_utf(b"abc\xff")

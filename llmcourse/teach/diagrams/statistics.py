@@ -21,5 +21,7 @@ def paired_table(a: str, b: str, both: int, only_a: int, only_b: int, neither: i
     draw.label(axis, 5.0, 1.05, "the coloured cells\ndecide: a coin for\neach item in them", align="left")
     total = both + only_a + only_b + neither
     share = (only_a + only_b) / total
-    draw.label(axis, 3.3, 0.3, f"{total:,} items; the two differ on {only_a + only_b:,} of them ({share:.0%})")
+    draw.label(
+        axis, 3.3, 0.3, f"{total:,} items; the two differ on {only_a + only_b:,} of them ({share:.0%})"
+    )
     return axis

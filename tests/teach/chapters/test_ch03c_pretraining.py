@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from answers import assert_right, assert_wrong
 
-from llmcourse.teach.chapter_03c import tiny_run, train_steps
+from llmcourse.teach.chapters.ch03c_pretraining.loop_checks import tiny_run
+from llmcourse.teach.chapters.ch03c_pretraining.solutions import train_steps
 from llmcourse.teach.checks import verdict
 from llmcourse.training import train
 

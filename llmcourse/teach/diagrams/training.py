@@ -63,7 +63,14 @@ def block(pre_norm: bool = True) -> Axes:
             before, x = part.right, x + width + 0.25
         axis.plot([before[0], plus], [branch, branch], color="0.2", linewidth=1)
         arrow(axis, (plus, branch), (plus, stream + 0.13))
-        label(axis, plus, stream, "+", 11, bbox=dict(boxstyle="circle,pad=0.15", facecolor="white", edgecolor="0.2"))
+        label(
+            axis,
+            plus,
+            stream,
+            "+",
+            11,
+            bbox=dict(boxstyle="circle,pad=0.15", facecolor="white", edgecolor="0.2"),
+        )
         start = plus + 0.13
         if not pre_norm:
             norm = box(axis, plus + 0.62, stream, "norm", 0.6, 0.45, "soft")
@@ -88,7 +95,7 @@ def shifted_targets(tokens: Sequence[str]) -> Axes:
     if not 1 <= n <= 9:
         raise ValueError(f"{len(tokens)} tokens: give 2 to 10, which fit on a page")
     names, width = [printable(token) for token in tokens], min(0.72, 5.4 / n)
-    axis = canvas(1.1 + n * width + 0.4, 1.75)
+    axis = canvas(max(3.4, 1.5 + n * width), 1.75)
     x, right = 0.85, 0.85 + n * width
     given = grid(axis, x, 1.4, [names[:-1]], ["inputs"], range_names(n), (width, 0.34), "query")
     wanted = grid(axis, x, 0.6, [names[1:]], ["targets"], (), (width, 0.34), "value")
@@ -97,7 +104,7 @@ def shifted_targets(tokens: Sequence[str]) -> Axes:
         if i + 1 < n:
             low, high = given[0, i + 1].bottom, wanted[0, i].top
             axis.plot([low[0], high[0]], [low[1], high[1]], color="0.7", linewidth=1, linestyle=":")
-    label(axis, (x + right) / 2, 0.12, "arrow: predict this · dotted: the same token", SMALL)
+    label(axis, max(1.7, (x + right) / 2), 0.12, "arrow: predict this · dotted: the same token", SMALL)
     return axis
 
 
@@ -119,7 +126,9 @@ def gradient_step(weights, losses, at: float, loss: float, gradient: float, lr: 
     axis = new_figure(height=3.0)[1]
     axis.plot(weights, losses, color="0.6")
     reach = np.ptp(weights) * np.array([-0.22, 0.22])
-    axis.plot(at + reach, loss + gradient * reach, color=COLORS[1], linestyle="--", label=f"slope {gradient:.3g}")
+    axis.plot(
+        at + reach, loss + gradient * reach, color=COLORS[1], linestyle="--", label=f"slope {gradient:.3g}"
+    )
     after = at - lr * gradient
     axis.plot([at], [loss], "o", color=COLORS[0], label="before the step")
     axis.plot([after], [new_loss], "s", color=COLORS[2], label="after it")
@@ -156,7 +165,10 @@ def packing(lengths: Sequence[int], context_length: int) -> Axes:
     axis = canvas(6.9, 0.75 + height * max(len(padded), len(packed_rows)))
     top = axis.get_ylim()[1] - 0.5
     pieces = [(row, i, start, n) for row, (i, start, n) in enumerate(padded)]
-    for left, name, rows, drawn in ((0.3, "padded", len(padded), pieces), (3.7, "packed", len(packed_rows), runs)):
+    for left, name, rows, drawn in (
+        (0.3, "padded", len(padded), pieces),
+        (3.7, "packed", len(packed_rows), runs),
+    ):
         text = sum(n for *_, n in drawn) / (rows * T)
         label(axis, left + 1.45, top + 0.25, f"{name}: {rows} rows, {100 * text:.0f} % of them text", SMALL)
         for row in range(rows):
@@ -164,7 +176,16 @@ def packing(lengths: Sequence[int], context_length: int) -> Axes:
         for row, i, start, n in drawn:
             x = left + (start + n / 2) * unit
             wide = n * unit > 0.16
-            box(axis, x, top - (row + 0.5) * height, str(i + 1) if wide else "", n * unit, height, shades[i % 4], SMALL)
+            box(
+                axis,
+                x,
+                top - (row + 0.5) * height,
+                str(i + 1) if wide else "",
+                n * unit,
+                height,
+                shades[i % 4],
+                SMALL,
+            )
     label(axis, 1.75, 0.12, f"rows of {T} tokens", SMALL)
     label(axis, 5.15, 0.12, "a number: a document", SMALL)
     return axis

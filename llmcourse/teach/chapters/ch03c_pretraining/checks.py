@@ -10,6 +10,7 @@ from llmcourse.schedules import warmup_cosine
 from llmcourse.teach.examine import Calls, compare, examine
 from llmcourse.teach.exercises import exercise, require
 from llmcourse.teach.forms import number, several, tensor
+from llmcourse.training import train
 
 
 @exercise(
@@ -274,19 +275,6 @@ def check_temperature(answer):
     return "below 1 it sharpens, above 1 it flattens, and the order of the tokens never changes."
 
 
-def train_steps(model, batches, optimizer):
-    """One step for each batch of (inputs, targets); the loss of each batch, before its step."""
-    losses = []
-    for inputs, targets in batches:
-        logits = model(inputs)  # (B, T, V)
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses
-
-
 def without_graph(value):
     """A loss as a number: a tensor that still holds its computation keeps all of it in memory."""
     holds = isinstance(value, torch.Tensor) and value.grad_fn is not None
@@ -346,7 +334,13 @@ def slipped_loop(
 
 def on_first_batch(model, batches, optimizer):
     """A loop that takes the first batch each time."""
-    return train_steps(model, [batches[0]] * len(batches), optimizer)
+    return slipped_loop()(model, [batches[0]] * len(batches), optimizer)
+
+
+def reference_loop(model, batches, optimizer):
+    """The losses of the package's own loop."""
+    options = dict(steps=len(batches), optimizer=optimizer, clip=None)
+    return [step.loss for step in train(model, batches, **options)]
 
 
 @exercise(
@@ -360,7 +354,7 @@ def on_first_batch(model, batches, optimizer):
         "F.cross_entropy wants logits (B·T, V) and targets (B·T,): logits.flatten(0, 1), targets.flatten(). "
         "loss.item() is the loss as a number.",
     ),
-    solution=train_steps,
+    wants="function",
     form=several(without_graph, which="the loss of each batch"),
 )
 def check_loop(answer):
@@ -372,7 +366,7 @@ def check_loop(answer):
         "right with SGD, but not with AdamW: your losses are {value}, not {right}": tiny_run(4, adamw, 1),
         "right for four batches, but not for six: your losses are {value}, not {right}": tiny_run(6, sgd, 2),
     }
-    right, answer = from_start(train_steps), from_start(answer)
+    right, answer = from_start(reference_loop), from_start(answer)
     check_calls(answer, *next(iter(cases.values())))
     slips = {
         "the gradients of the batches add up: call optimizer.zero_grad() in each turn": slipped_loop(

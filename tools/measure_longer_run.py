@@ -42,7 +42,9 @@ def measure(seed: int) -> list[dict]:
     optimizer = muon_and_adamw(model, muon_lr=0.01, adamw_lr=4e-3, betas=(0.9, 0.99), weight_decay=0.1)
     watch = dict(evaluate=lambda m: evaluate_loss(m, ids[:20_000]), eval_every=EVERY)
     rows = []
-    for step in train(model, batches, steps=STEPS, optimizer=optimizer, schedule=warmup_linear(STEPS), **watch):
+    for step in train(
+        model, batches, steps=STEPS, optimizer=optimizer, schedule=warmup_linear(STEPS), **watch
+    ):
         if step.validation_loss:
             rows.append(dict(seed=seed, step=step.step, validation_loss=f"{step.validation_loss:.4f}"))
             print(rows[-1], flush=True)

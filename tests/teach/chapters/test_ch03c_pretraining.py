@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from answers import assert_right, assert_wrong
 
-from llmcourse.teach.chapters.ch03c_pretraining.checks import reference_loop, tiny_run
+from llmcourse.teach.chapters.ch03c_pretraining.loop_checks import losses_of_train, tiny_run
 from llmcourse.teach.chapters.ch03c_pretraining.solutions import train_steps
 from llmcourse.teach.checks import verdict
 
@@ -380,7 +380,7 @@ def test_a_branch_without_return_is_not_yet():
 def test_the_solution_gives_what_train_gives():
     """The check's oracle is the package's loop; the solution stands apart from it."""
     results = []
-    for loop in (train_steps, reference_loop):
+    for loop in (train_steps, losses_of_train):
         model, batches, optimizer = tiny_run(5, lambda p: torch.optim.SGD(p, lr=0.3), seed=3)
         results.append((torch.tensor(loop(model, batches, optimizer)), model[1].weight.detach()))
     for ours, theirs in zip(*results, strict=True):

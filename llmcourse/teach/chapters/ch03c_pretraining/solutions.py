@@ -39,9 +39,9 @@ def train_steps(model, batches, optimizer):
 
 
 SOLUTIONS = {
+    "03c-loop": train_steps,
     "03c-loss": cross_entropy,
     "03c-bits": round(4.0 / math.log(2) / 2.5, 4),
     "03c-schedule": learning_rate,
-    "03c-loop": train_steps,
     "03c-temperature": with_temperature,
 }

@@ -81,11 +81,11 @@ def test_the_text_of_an_arrow_stands_at_its_middle(bend):
 
 def test_a_grid_puts_each_value_in_its_cell_and_names_at_its_edges():
     axis = draw.canvas(4, 3)
-    cells = draw.grid(axis, 1, 2.5, [[11, None], [21, 22]], ["a", "b"], ["c", " d"], fills="key")
+    cells = draw.grid(axis, 1, 2.5, [[11, None], [21, 22]], ["a", "b"], ["c", "d"], fills="key")
     assert text_at(axis, "21") == (cells[1, 0].x, cells[1, 0].y)
     assert cells[1, 1].y < cells[0, 1].y
     assert text_at(axis, "b")[0] < cells[1, 0].left[0]
-    assert text_at(axis, "␣d")[1] > cells[0, 1].top[1]
+    assert text_at(axis, "d")[1] > cells[0, 1].top[1]
     assert "None" not in [t.get_text() for t in axis.texts]
     assert problems(axis) == []
     with pytest.raises(ValueError, match="equal rows"):

@@ -16,7 +16,7 @@ from llmcourse.generate import generate, generate_tokens
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.monitor.run_record import copied_share, future_change
 from llmcourse.runtime import evaluating
-from llmcourse.teach.entropy import neural_predictor
+from llmcourse.teach.chapters.ch01_background.entropy import neural_predictor
 from llmcourse.tune.initialization import activation_and_gradient_norms
 
 V = 17

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from llmcourse.teach.plots import COLORS, new_figure, printable
+from llmcourse.teach.plots import COLORS, new_figure
 
 SIZE = 9  # points, as the tick labels of a plot
 SMALL = 8
@@ -147,9 +147,9 @@ def grid(axis: Axes, x: float, y: float, values, rows: Sequence[str] = (), colum
         centre = (x + (j + 0.5) * width, y - (i + 0.5) * height)
         boxes[i, j] = box(axis, *centre, text, width, height, shades[i, j], size)
     for name, (first, *_) in zip(rows, boxes, strict=True) if len(rows) else ():
-        label(axis, x - 0.07, first.y, printable(name), size, align="right")
+        label(axis, x - 0.07, first.y, name, size, align="right")
     for name, first in zip(columns, boxes[0], strict=True) if len(columns) else ():
-        label(axis, first.x, y + 0.11, printable(name), size)
+        label(axis, first.x, y + 0.11, name, size)
     return boxes
 
 
@@ -165,5 +165,5 @@ def bars(axis: Axes, x: float, y: float, values: dict[str, float], length: float
     for i, (name, value) in enumerate(values.items()):
         row = y - i * step
         box(axis, x + value * unit / 2, row, width=value * unit, height=step * 0.65, fill=fill)
-        label(axis, x - 0.07, row, printable(name), size, align="right")
+        label(axis, x - 0.07, row, name, size, align="right")
         label(axis, x + value * unit + 0.07, row, format.format(value), size, align="left")

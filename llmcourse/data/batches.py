@@ -12,6 +12,7 @@ from torch import Tensor
 from llmcourse.support.inputs import whole
 
 IGNORE = -100  # a target with this id does not count in the loss: torch's own convention
+Batch = tuple[Tensor, Tensor]  # (inputs, targets), each (B, T)
 
 
 def to_device(batch, device):

@@ -1,0 +1,1 @@
+"""The room of `04b_multi_head`."""

@@ -1,0 +1,1 @@
+"""The room of `04c_positions`."""

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from benchmarks import gpu, layers, measure, models, race, text
-from llmcourse.runtime import atomic_write
+from llmcourse.support.files import atomic_write
 
 GROUPS = {
     "attention": layers.attention,

@@ -17,13 +17,13 @@ from benchmarks.layers import copy_with_gradients
 from benchmarks.measure import Memory, Result, alternate, per_call
 from benchmarks.models import WARM_UP, trainer_seconds
 from llmcourse.attention import scaled_dot_product_attention
-from llmcourse.compress.accounting import flops_per_token, measure_matmul_peak
+from llmcourse.convert import to_transformers
 from llmcourse.data.batches import TokenBatches
 from llmcourse.generate import generate
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.optim import AdamW, parameter_groups
-from llmcourse.pretrained import to_transformers
 from llmcourse.training import train
+from llmcourse.tune.costs import flops_per_token, measure_matmul_peak
 
 GPT2_SMALL = ModelConfig.gpt2(50257, context_length=1024, d_model=768, n_heads=12, n_layers=12)
 SIZES = {

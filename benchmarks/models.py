@@ -14,12 +14,12 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.measure import Memory, Result, alternate, per_call
-from llmcourse.compress.accounting import flops_per_token, measure_matmul_peak
+from llmcourse.convert import to_transformers
 from llmcourse.data.batches import TokenBatches
 from llmcourse.generate import generate
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.pretrained import to_transformers
 from llmcourse.training import train
+from llmcourse.tune.costs import flops_per_token, measure_matmul_peak
 
 WARM_UP, STEPS, LR = 5, 30, 1e-3
 SIZES = {

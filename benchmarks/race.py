@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.measure import Result
-from llmcourse.runtime import atomic_write
+from llmcourse.support.files import atomic_write
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "ablation"
 SEEDS = (2001, 2002, 2003, 2004, 2005, 2006)  # used nowhere else
@@ -26,9 +26,9 @@ def run(name: str, seed: int, device: str = "cpu") -> dict:
     """Train one recipe; return its validation loss, seconds of training, and curve."""
     import torch
 
-    from llmcourse import recipes
-    from llmcourse.data.characters import load_characters
-    from llmcourse.evaluation import evaluate_loss
+    from llmcourse.data.sources.characters import load_characters
+    from llmcourse.evaluate.likelihood import evaluate_loss
+    from llmcourse.tune import recipes
 
     torch.set_num_threads(THREADS)
     recipe, text = getattr(recipes, name.upper()), load_characters(length=None, quiet=True)

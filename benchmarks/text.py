@@ -11,9 +11,9 @@ import regex
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from benchmarks.measure import Result, alternate, per_call
-from llmcourse.data.corpora import load_plays
-from llmcourse.data.dedup import near_duplicates
-from llmcourse.data.pii import find_pii
+from llmcourse.data.cleaning.dedup import near_duplicates
+from llmcourse.data.cleaning.pii import find_pii
+from llmcourse.data.sources.plays import load_plays
 from llmcourse.tokenizer import END_OF_TEXT, GPT2_PATTERN, BPETokenizer, replace_pair
 
 VOCAB_SIZE = 1024

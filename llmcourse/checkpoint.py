@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from llmcourse.runtime import atomic_write
+from llmcourse.support.files import atomic_write
 from llmcourse.weights import load_state, plain_name, refuse_two_ends, unwrap
 
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 
 from llmcourse import __version__
-from llmcourse.machine import checkout, in_colab, package_problems
+from llmcourse.support.machine import checkout, in_colab, package_problems
 
 NEEDED_GB = 1
 

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmcourse.decode import start_decoding
-from llmcourse.evaluation import evaluating, no_nan, wide
-from llmcourse.inputs import id_row, plain, whole
+from llmcourse.fast.decoding import start_decoding
+from llmcourse.runtime import evaluating
+from llmcourse.support.inputs import id_row, plain, whole
+from llmcourse.support.outputs import no_nan, wide
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -94,7 +95,7 @@ def prompt_rows(token_ids, vocab_size: int) -> Tensor:
 
 
 @torch.no_grad()
-def stream(
+def generate_tokens(
     model: nn.Module,
     token_ids: Tensor,
     max_new_tokens: int,
@@ -134,7 +135,7 @@ def stream(
 
 
 def generate(model: nn.Module, token_ids, max_new_tokens: int, stop_id=None, **options) -> Tensor:
-    """Return the prompt and its continuation, (B, T + new); `options` are those of `stream`.
+    """Return the prompt and its continuation, (B, T + new); `options` are those of `generate_tokens`.
 
     With `stop_id`, a row that has written it is filled with it, and when all rows have, it ends.
 
@@ -148,7 +149,7 @@ def generate(model: nn.Module, token_ids, max_new_tokens: int, stop_id=None, **o
     if stop_id is not None:
         id_row([stop_id], vocab_size, "stop_id")
     done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
-    for new in stream(model, prompt, max_new_tokens, **options):
+    for new in generate_tokens(model, prompt, max_new_tokens, **options):
         new = new.to(prompt.device)
         if stop_id is not None:
             new = new.masked_fill(done, stop_id)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from llmcourse.attention import KVCache, MultiHeadAttention
 from llmcourse.config import CHOICES as CHOICES
 from llmcourse.config import ModelConfig as ModelConfig
-from llmcourse.evaluation import evaluating
 from llmcourse.positions import TokenShift, rotary_angles, shift, sinusoidal_positions
+from llmcourse.runtime import evaluating
 from llmcourse.weights import refuse_two_ends
 
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from llmcourse.inputs import id_row, whole
+from llmcourse.support.inputs import id_row, whole
 
 SMOOTHINGS = ("witten-bell", "kneser-ney")
 

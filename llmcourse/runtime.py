@@ -5,12 +5,9 @@ Floor 0: torch and the standard library only.
 
 import atexit
 import contextlib
-import errno
 import os
 import random
-import secrets
 import shutil
-import stat
 import sys
 import tempfile
 import time
@@ -20,15 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from llmcourse import keep as keeping
-from llmcourse.machine import install_line, package_problems
+from llmcourse.support import keep as keeping
+from llmcourse.support.machine import install_line, package_problems
 
 SCALES = ("laptop", "t4")
 INLINE = "module://matplotlib_inline.backend_inline"  # what a notebook's kernel chooses by itself
 WRITES_FILES = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")  # matplotlib's other silent backends
-PAUSES = (0.1, 0.3, 1.0) if os.name == "nt" else ()  # seconds before another try to replace a file
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, size of a file
 _scale = "laptop"  # what set_up chose last; see current_scale
 
 
@@ -79,7 +75,7 @@ def set_up(
     `scale="laptop"` (the default) computes on the CPU in float32, so that every reader sees
     the numbers of the text. `scale="t4"` needs a GPU, and makes bigger what `Runtime.pick` chooses.
     `keep` names a folder that outlives this machine, "drive" for Google Drive in Colab: progress,
-    downloads and `runs/` are kept there, and come back to the next machine (see `llmcourse.keep`).
+    downloads and `runs/` are kept there, and come back to the next machine (see `llmcourse.support.keep`).
 
     In a notebook, figures come into the page, even where the environment has an MPLBACKEND that only
     writes files, such as Agg. A script keeps its backend.
@@ -185,91 +181,6 @@ class Timer:
         self.seconds = time.perf_counter() - self._start
 
 
-@contextlib.contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` only when the block succeeds.
-
-    A crash, a full disk or an interrupt leaves the old file as it was and no half-written one. A
-    link stays, and the file that it names is replaced. An existing file keeps its permissions.
-    Raises OSError, before the block runs, where `path` is a folder or a device, or cannot be written;
-    and where the disk is full, whatever the block raised: few libraries name the disk or a remedy.
-
-    >>> import pathlib, tempfile
-    >>> path = pathlib.Path(tempfile.mkdtemp()) / "note.txt"
-    >>> with atomic_write(path) as temporary: _ = temporary.write_text("whole")
-    >>> path.read_text()
-    'whole'
-    """
-    path = Path(os.path.realpath(path))  # a temporary file beside a link could lie on another disk
-    mode = _mode_of(path)
-    # `path.name` may be as long as a name can be; np.save and savefig look at its ending, and torch.save
-    # takes no name without something between two points.
-    ending = path.suffix if len(os.fsencode(path.suffix)) < 16 else ""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part{ending}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        temporary.touch(0o666 if mode is None else 0o600, exist_ok=False)
-    except OSError as error:
-        error.filename = str(path)  # the reader knows no other
-        raise
-    try:
-        yield temporary
-        if mode is not None:
-            with contextlib.suppress(OSError):  # Windows' disks under WSL may know no permissions
-                temporary.chmod(mode)
-        _replace(temporary, path)
-    except Exception as error:
-        if (full := _full_disk(temporary, path)) is not None:
-            raise full from error
-        raise
-    finally:
-        with contextlib.suppress(OSError):  # on Windows a program may still hold it
-            temporary.unlink(missing_ok=True)
-    keeping.after_write(path)
-
-
-def _full_disk(temporary: Path, path: Path) -> OSError | None:
-    """Return an error with a remedy if no more can be written: a full disk, a quota, a limit of file size."""
-    try:
-        with temporary.open("ab") as file:
-            file.write(bytes(2**20))
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            words = f"{error.strerror}: free some space on the disk of {path.parent}, or choose another path"
-            return OSError(error.errno, f"{words}; the file was left as it was", str(path))
-    return None
-
-
-def _mode_of(path: Path) -> int | None:
-    """Return the permissions of the file that is to be replaced, None if there is none."""
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return None
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "this is a folder, give the name of a file in it", str(path))
-    if not stat.S_ISREG(status.st_mode):  # to rename over /dev/null, as root, would break the machine
-        raise OSError(errno.EINVAL, "this is no plain file (a device, or a link to itself)", str(path))
-    if not os.access(path, os.W_OK):
-        raise PermissionError(errno.EACCES, "this file is read-only, give another name", str(path))
-    return stat.S_IMODE(status.st_mode)
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    """Rename; on Windows, wait for a program that holds the file for a moment, such as a virus scanner."""
-    for seconds in PAUSES:
-        try:
-            temporary.replace(path)
-            return
-        except PermissionError:
-            time.sleep(seconds)
-    try:
-        temporary.replace(path)
-    except PermissionError as error:
-        error.add_note(f"close the program that holds {path} open")
-        raise
-
-
 def kernel():
     """Return the kernel in which this code runs, None in a script and in a terminal."""
     ipython = sys.modules.get("IPython")
@@ -285,3 +196,32 @@ def someone_is_watching() -> bool:
     if (here := kernel()) is not None:
         return bool(getattr(here, "_allow_stdin", False))
     return sys.stderr.isatty()
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Read `model` in evaluation mode, without dropout; then each part is again in the mode it was in.
+
+    >>> model = nn.Dropout(0.5)
+    >>> with evaluating(model):
+    ...     model(torch.ones(2)).tolist()
+    [1.0, 1.0]
+    >>> model.training
+    True
+    """
+    in_training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for part in in_training:
+            part.training = True
+
+
+def fast_dtype() -> torch.dtype:
+    """Return bfloat16 where this CPU multiplies it in hardware (AMX), float32 elsewhere.
+
+    Without AMX, bfloat16 on a CPU is emulated and slower than float32.
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not say
+    return torch.bfloat16 if capabilities.get("amx_bf16") else torch.float32

@@ -11,8 +11,8 @@ from pathlib import Path
 import regex
 
 from llmcourse.bpe import Pair, apply_merges, learn_merges, replace_pair
-from llmcourse.onigmo import compile_for_tokenizers
-from llmcourse.runtime import atomic_write
+from llmcourse.formats.onigmo import compile_for_tokenizers
+from llmcourse.support.files import atomic_write
 from llmcourse.words import compile_pattern, cut, from_printable, matches, pieces, to_printable, well_formed
 
 __all__ = ["END_OF_TEXT", "GPT2_PATTERN", "BPETokenizer", "from_printable", "learn_merges"]
@@ -268,7 +268,7 @@ class BPETokenizer:
         too, a collator would take each end for padding, and a model would never learn to stop
         (huggingface/transformers#23530).
         """
-        from llmcourse.tokenizer_files import to_fast
+        from llmcourse.formats.tokenizer_json import to_fast
 
         return to_fast(self)
 
@@ -287,6 +287,6 @@ class BPETokenizer:
         library. Raises ValueError, and names the setting, where ids would not stand for bytes of the
         text, or would not always be the same.
         """
-        from llmcourse.tokenizer_files import read
+        from llmcourse.formats.tokenizer_json import read
 
         return read(path)

@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 
 from llmcourse.checkpoint import random_state, save_checkpoint, set_random_state
 from llmcourse.data.batches import IGNORE
-from llmcourse.inputs import number, whole
 from llmcourse.losses import cross_entropy
 from llmcourse.optim import parameter_groups
 from llmcourse.resume import begin_run, describe
 from llmcourse.runtime import someone_is_watching
 from llmcourse.schedules import Schedule, constant
+from llmcourse.support.inputs import number, whole
 
 Batch = tuple[Tensor, Tensor]
 

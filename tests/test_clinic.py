@@ -3,7 +3,7 @@
 import torch
 
 from llmcourse.data.batches import TokenBatches
-from llmcourse.evaluation import evaluate_loss
+from llmcourse.evaluate.likelihood import evaluate_loss
 from llmcourse.optim import AdamW, parameter_groups
 from llmcourse.schedules import warmup_cosine
 from llmcourse.teach import clinic

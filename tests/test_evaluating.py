@@ -8,15 +8,16 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from llmcourse.classify import GPTClassifier, accuracy, encoder_features, gpt_features
-from llmcourse.decode import start_decoding
-from llmcourse.evaluation import evaluate_loss, evaluating, multiple_choice, token_losses
-from llmcourse.finetune.sft import right_answers
-from llmcourse.generate import generate, stream
+from llmcourse.evaluate.likelihood import evaluate_loss, multiple_choice, token_losses
+from llmcourse.fast.decoding import start_decoding
+from llmcourse.finetune.classify import GPTClassifier, accuracy, encoder_features, gpt_features
+from llmcourse.finetune.sft import exact_match
+from llmcourse.generate import generate, generate_tokens
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.probes import copied_share, future_change
+from llmcourse.monitor.run_record import copied_share, future_change
+from llmcourse.runtime import evaluating
 from llmcourse.teach.chapters.ch01_background.entropy import neural_predictor
-from llmcourse.tuning import layer_spread
+from llmcourse.tune.initialization import activation_and_gradient_norms
 
 V = 17
 IDS = torch.randint(V, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -42,11 +43,11 @@ READERS: dict[str, Callable] = {  # each gives numbers that dropout would change
     "token_losses": lambda model: token_losses(model, IDS.flatten(), stride=3),
     "multiple_choice": lambda model: multiple_choice(model, ROWS[:1], [ROWS[1:]])[0],
     "gpt_features": lambda model: gpt_features(model, ROWS),
-    "right_answers": lambda model: right_answers(model, CHATS * 20, pad_id=0),
+    "exact_match": lambda model: exact_match(model, CHATS * 20, pad_id=0),
     "future_change": lambda model: future_change(model, IDS),
     "copied_share": lambda model: copied_share(model, IDS.repeat(20, 1)),
     "neural_predictor": lambda model: neural_predictor(model)(ROWS),
-    "layer_spread": lambda model: layer_spread(model, IDS, IDS),
+    "activation_and_gradient_norms": lambda model: activation_and_gradient_norms(model, IDS, IDS),
     "start_decoding": decoded,
     "generate": lambda model: generate(model, IDS, 8, seed=0),
     "generate without a cache": lambda model: generate(model, IDS, 8, temperature=0, use_cache=False),
@@ -114,7 +115,7 @@ def test_an_error_inside_changes_no_mode(reader):
 
 def test_a_stream_that_is_left_changes_no_mode():
     model = in_training()
-    before, tokens = modes(model), stream(model, IDS, 8, seed=0)
+    before, tokens = modes(model), generate_tokens(model, IDS, 8, seed=0)
     next(tokens)
     tokens.close()
     assert modes(model) == before
@@ -160,7 +161,8 @@ class MpsModel(nn.Module):
 @pytest.mark.parametrize("name", ["length", "counts", "copied_share", "neural_predictor", "token_losses",
                                   "multiple_choice", "noise_scale"])  # fmt: skip
 def test_float64_is_asked_for_on_the_cpu_only(name, monkeypatch):
-    from llmcourse import probes, tuning
+    from llmcourse.monitor import run_record as probes
+    from llmcourse.tune import lr_range as tuning
 
     wanted = {
         "length": lambda: probes.length([torch.tensor([3.0, 4.0]).as_subclass(OnMps)]) == 5.0,
@@ -188,7 +190,7 @@ CHOOSERS = {
     "generate, sampled": lambda model: generate(model, IDS, 4, seed=0, top_p=0.9),
     "generate without a cache": lambda model: generate(model, IDS, 4, temperature=0, use_cache=False),
     "multiple_choice": lambda model: multiple_choice(model, ROWS[:1], [ROWS[1:]]),
-    "right_answers": lambda model: right_answers(model, CHATS, pad_id=0),
+    "exact_match": lambda model: exact_match(model, CHATS, pad_id=0),
     "accuracy": lambda model: accuracy(GPTClassifier(model), ROWS, [0, 1, 0]),
 }
 

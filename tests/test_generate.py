@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-from llmcourse.generate import choose_next, generate, keep_top_k, keep_top_p, stream
+from llmcourse.convert import to_transformers
+from llmcourse.generate import choose_next, generate, generate_tokens, keep_top_k, keep_top_p
 from llmcourse.model import CHOICES, GPT, ModelConfig
-from llmcourse.pretrained import to_transformers
 
 V = 17
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -247,7 +247,7 @@ def test_lists_tensors_and_one_row_are_the_same_prompt():
 
 def test_stream_yields_the_columns_of_generate():
     model = small_model()
-    columns = list(stream(model, prompts(), 9, seed=4))
+    columns = list(generate_tokens(model, prompts(), 9, seed=4))
     assert all(column.shape == (2,) for column in columns)
     assert torch.equal(torch.stack(columns, dim=1), generate(model, prompts(), 9, seed=4)[:, 4:])
 
@@ -293,7 +293,7 @@ def test_the_mode_is_restored(training, stop_id):
 
 def test_the_mode_is_restored_when_the_reader_stops_early():
     model = small_model().train()
-    tokens = stream(model, prompts(), 30, seed=0)
+    tokens = generate_tokens(model, prompts(), 30, seed=0)
     next(tokens)
     tokens.close()
     assert model.training
@@ -308,7 +308,7 @@ def test_dropout_is_off_while_writing():
 def test_gradients_are_off_inside_and_on_again_between_two_tokens():
     model, inside = small_model(), []
     model.register_forward_hook(lambda *_: inside.append(torch.is_grad_enabled()))
-    for _ in stream(model, prompts(), 3, seed=0):
+    for _ in generate_tokens(model, prompts(), 3, seed=0):
         assert torch.is_grad_enabled()
     assert inside == [False, False, False]
 
@@ -343,7 +343,7 @@ def test_one_prompt_in_every_form_is_the_same(prompt):
         (torch.ones(1, 2, 3, dtype=torch.long), r"prompt 0 has the shape \(2, 3\)"),
     ],
 )
-@pytest.mark.parametrize("write", [generate, lambda *a: list(stream(*a))])
+@pytest.mark.parametrize("write", [generate, lambda *a: list(generate_tokens(*a))])
 def test_prompts_that_cannot_be_read_are_refused_by_place(prompt, message, write):
     with pytest.raises(ValueError, match=message):
         write(small_model(), prompt, 2)

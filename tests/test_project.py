@@ -22,6 +22,7 @@ from llmcourse.data.manifest import load_manifest
 sys.path.insert(0, str(ROOT / "tools"))
 import install
 import readme_picture
+import readme_tree
 import run_notebooks
 import test_colab as colab_tool
 
@@ -106,6 +107,10 @@ def test_version_is_the_same_everywhere():
     assert f'__version__ = "{version}"' in (ROOT / "llmcourse" / "__init__.py").read_text(encoding="utf-8")
     assert f"version: {version}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_readme_tree_is_what_the_modules_say():
+    assert readme_tree.with_tree(README) == README, "run tools/readme_tree.py"
 
 
 def test_readme_picture_is_the_figure_that_the_notebook_stores():

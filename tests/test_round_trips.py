@@ -19,17 +19,10 @@ from torch import nn
 
 from llmcourse.checkpoint import load_checkpoint, save_checkpoint
 from llmcourse.compress.quantize import quantize_linears, uniform_levels
-from llmcourse.finetune.lora import (
-    TARGETS,
-    add_lora,
-    load_adapters,
-    lora_layers,
-    merge_lora,
-    save_adapters,
-)
-from llmcourse.folders import load_model, save_model
+from llmcourse.convert import from_transformers, to_transformers
+from llmcourse.finetune.lora import TARGETS, add_lora, load_adapters, lora_layers, merge_lora, save_adapters
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.pretrained import GPT2_PARTS, LLAMA_PARTS, from_transformers, to_transformers
+from llmcourse.pretrained import GPT2_PARTS, LLAMA_PARTS, load_model, save_model
 from llmcourse.tokenizer import BPETokenizer
 from llmcourse.weights import unwrap
 

@@ -20,7 +20,8 @@ import torch
 
 import llmcourse
 from llmcourse import runtime
-from llmcourse.runtime import Timer, atomic_write, autocast_dtype, pick_device, set_up, someone_is_watching
+from llmcourse.runtime import Timer, autocast_dtype, pick_device, set_up, someone_is_watching
+from llmcourse.support.files import atomic_write
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +164,7 @@ def test_importing_the_modules_sets_no_seed_and_reads_no_network():
         "import random, sys, torch, socket\n"
         "socket.socket.connect = lambda *a: sys.exit('connected')\n"
         "a, b = random.getstate(), torch.get_rng_state()\n"
-        "import llmcourse.training, llmcourse.tokenizer, llmcourse.data.corpora, llmcourse.pretrained\n"
+        "import llmcourse.training, llmcourse.tokenizer, llmcourse.data.sources.plays, llmcourse.pretrained\n"
         "assert random.getstate() == a and torch.equal(torch.get_rng_state(), b)\n"
         "assert not {'transformers', 'tensorboard', 'datasets', 'tokenizers', 'IPython'} & set(sys.modules)\n"
     )

@@ -14,8 +14,10 @@ from IPython.core.inputtransformer2 import TransformerManager
 from notebook_tools import NOTEBOOKS, code_cells, read
 from packaging.requirements import Requirement
 
-from llmcourse import __version__, machine, tensorboard_logs
+from llmcourse import __version__
+from llmcourse.monitor import tensorboard as tensorboard_logs
 from llmcourse.runtime import leave_tensorflow_out, set_up
+from llmcourse.support import machine
 from llmcourse.training import Step
 
 CELL = code_cells(read(NOTEBOOKS[0]))[0].source

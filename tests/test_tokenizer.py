@@ -16,7 +16,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from llmcourse.bpe import apply_merges, learn_merges, replace_pair
-from llmcourse.data.corpora import load_gpt2_ranks, load_plays
+from llmcourse.data.sources.gpt2_merges import load_gpt2_ranks
+from llmcourse.data.sources.plays import load_plays
 from llmcourse.tokenizer import END_OF_TEXT, GPT2_PATTERN, BPETokenizer
 from llmcourse.words import cut, from_printable, to_printable
 

@@ -16,12 +16,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from llmcourse.checkpoint import check_config, load_checkpoint, save_checkpoint
 from llmcourse.data.batches import IGNORE, TokenBatches
-from llmcourse.evaluation import evaluate_loss
+from llmcourse.evaluate.likelihood import evaluate_loss
 from llmcourse.finetune.lora import add_lora, merge_lora
 from llmcourse.model import GPT, ModelConfig
+from llmcourse.monitor.tensorboard import log_steps, read_scalars
 from llmcourse.optim import AdamW, muon_and_adamw, parameter_groups
 from llmcourse.schedules import warmup_cosine
-from llmcourse.tensorboard_logs import log_steps, read_scalars
 from llmcourse.training import accumulate_gradients, train
 
 V, T = 13, 8

@@ -17,16 +17,17 @@ from pathlib import Path
 import torch
 
 from llmcourse.data.batches import TokenBatches, pack
-from llmcourse.data.corpora import load_plays, split_by_title
-from llmcourse.evaluation import bits_per_byte, evaluate_loss
+from llmcourse.data.sources.plays import load_plays, split_by_title
+from llmcourse.evaluate.likelihood import bits_per_byte, evaluate_loss
 from llmcourse.finetune.lora import add_lora
-from llmcourse.finetune.sft import ChatBatches, add_special_tokens, encode_tasks, right_answers
+from llmcourse.finetune.sft import ChatBatches, add_special_tokens, encode_tasks, exact_match
 from llmcourse.finetune.tasks import CHOOSE, make_tasks
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.optim import muon_and_adamw
 from llmcourse.pretrained import load_course_model, load_model, save_model
-from llmcourse.runtime import atomic_write, set_up
+from llmcourse.runtime import set_up
 from llmcourse.schedules import warmup_cosine, warmup_linear
+from llmcourse.support.files import atomic_write
 from llmcourse.tokenizer import END_OF_TEXT, BPETokenizer
 from llmcourse.training import train
 
@@ -142,7 +143,7 @@ to be looked into and worked on in the course; it knows nothing but those six qu
 
 def accuracies(model, tokenizer, tasks) -> dict[str, float]:
     """Return the share of exact answers for each kind of task, and over all."""
-    right = right_answers(model, encode_tasks(tokenizer, tasks), tokenizer.special_tokens[END_OF_TEXT])
+    right = exact_match(model, encode_tasks(tokenizer, tasks), tokenizer.special_tokens[END_OF_TEXT])
     kinds = {
         task.kind: [r for t, r in zip(tasks, right, strict=True) if t.kind == task.kind] for task in tasks
     }

@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from llmcourse.data.characters import load_characters
-from llmcourse.evaluation import evaluate_loss
-from llmcourse.recipes import FAST, PLAIN, follow
+from llmcourse.data.sources.characters import load_characters
+from llmcourse.evaluate.likelihood import evaluate_loss
+from llmcourse.tune.recipes import FAST, PLAIN, follow
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "ablation"
 SEARCH_TRIALS, FINALISTS = 24, 4

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from llmcourse.diagnose import diagnose
-from llmcourse.runtime import atomic_write
+from llmcourse.monitor.diagnose import diagnose
+from llmcourse.support.files import atomic_write
 from llmcourse.teach import clinic
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "diagnose"
@@ -149,7 +149,7 @@ def write(rows: Counter, seconds: float, n: int) -> None:
     card = f"""# How well `diagnose` names what is wrong
 
 `confusion.csv` counts runs: `truth` is what was done, `named` is the first finding of
-`llmcourse.diagnose.diagnose` ("{HEALTHY}" if there is none). Made by `tools/measure_diagnose.py`.
+`llmcourse.monitor.diagnose.diagnose` ("{HEALTHY}" if there is none). Made by `tools/measure_diagnose.py`.
 "no rule" are five bugs that no rule was written for: right means that anything at all is found.
 
 {chr(10).join(lines)}

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from llmcourse import curves
-from llmcourse.runtime import atomic_write
+from llmcourse.monitor import reference_bands as curves
+from llmcourse.support.files import atomic_write
 from llmcourse.teach import clinic
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "reference_runs"
@@ -148,7 +148,7 @@ def card() -> str:
     )
     return f"""# Reference runs
 
-What healthy training runs look like, so that `llmcourse.curves.compare_run` can answer "is my curve normal?".
+What healthy training runs look like, so that `llmcourse.monitor.reference_bands.compare_run` can answer "is my curve normal?".
 
 | File | Rows | What it holds |
 |---|---|---|

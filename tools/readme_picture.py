@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 
-from llmcourse.runtime import atomic_write
+from llmcourse.support.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "data" / "pictures" / "pretraining.png"

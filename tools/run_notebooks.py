@@ -23,7 +23,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from llmcourse.runtime import INLINE, SCALES, atomic_write
+from llmcourse.runtime import INLINE, SCALES
+from llmcourse.support.files import atomic_write
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 METADATA = {

@@ -1,1 +1,1 @@
-"""Data: where it comes from (`manifest`), the texts (`corpora`), and the batches made of them."""
+"""Data: where it comes from (`manifest`, `sources`), made clean (`cleaning`), in batches (`batches`)."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from llmcourse.inputs import whole
+from llmcourse.support.inputs import whole
 
 IGNORE = -100  # a target with this id does not count in the loss: torch's own convention
 
@@ -125,3 +125,39 @@ class TokenBatches:
                     f"{mine[name]}: resume with the same data, or start without resume"
                 )
         self.position = state["position"]
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int, seed: int | None = None) -> list[list[int]]:
+    """Return the numbers of all rows in batches of about equal length: little is padded.
+
+    With a `seed`, rows of equal length and the batches are shuffled, for training; without, the
+    longest batch comes first, so that too little memory shows at once. Raises ValueError if empty.
+
+    >>> batches_by_length([3, 9, 4, 8], batch_size=2)
+    [[1, 3], [2, 0]]
+    """
+    if not len(lengths):
+        raise ValueError("there is nothing to put into batches: give at least one text")
+    batch_size = whole(batch_size, "batch_size")
+    generator = torch.Generator().manual_seed(seed or 0)
+    rows = range(len(lengths)) if seed is None else torch.randperm(len(lengths), generator=generator).tolist()
+    order = sorted(rows, key=lambda row: -lengths[row])
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    if seed is None:
+        return batches
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def pad_right(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
+    """Return (token_ids, attention_mask), each (B, T), with T the longest row, at least 1.
+
+    So an empty text is a row of padding, and its mean is 0, whichever rows lie beside it. Raises
+    ValueError without a row.
+
+    >>> pad_right([[5, 6], [7]])[1].tolist()
+    [[1, 1], [1, 0]]
+    """
+    rows = list(rows)
+    lengths = torch.tensor([len(row) for row in rows])
+    token_ids, _ = pad(rows, max([1, *lengths.tolist()]), pad_id)
+    return token_ids, (torch.arange(token_ids.shape[1]) < lengths[:, None]).long()

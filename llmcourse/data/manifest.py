@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from llmcourse import keep
-from llmcourse.machine import checkout
-from llmcourse.runtime import atomic_write
+from llmcourse.support import keep
+from llmcourse.support.files import atomic_write
+from llmcourse.support.machine import checkout
 
 Files = dict[str, bytes]
 

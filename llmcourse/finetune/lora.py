@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llmcourse.model import GPT
-from llmcourse.runtime import atomic_write
+from llmcourse.support.files import atomic_write
 from llmcourse.weights import plain_name, unwrap
 
 TARGETS = ("attention.qkv", "attention.out", "mlp.up", "mlp.down")  # every matrix of a block

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from llmcourse.data.batches import IGNORE
-from llmcourse.evaluation import evaluating, no_nan
 from llmcourse.generate import generate
-from llmcourse.inputs import whole
 from llmcourse.model import GPT
+from llmcourse.runtime import evaluating
+from llmcourse.support.inputs import whole
+from llmcourse.support.outputs import no_nan
 from llmcourse.tokenizer import BPETokenizer
 from llmcourse.weights import config_and_state, unwrap
 
@@ -107,10 +108,10 @@ def encode_chat(
 
 def encode_tasks(tokenizer: BPETokenizer, tasks: Iterable) -> list[tuple[list[int], list[bool]]]:
     """Return `encode_chat` of each task's prompt and answer."""
-    return [encode_chat(tokenizer, chat(task.prompt, task.answer)) for task in tasks]
+    return [encode_chat(tokenizer, messages(task.prompt, task.answer)) for task in tasks]
 
 
-def chat(prompt: str, answer: str | None = None) -> list[dict]:
+def messages(prompt: str, answer: str | None = None) -> list[dict]:
     """Return the messages of one question, and its answer if there is one."""
     messages = [{"role": "user", "content": prompt}]
     return messages if answer is None else [*messages, {"role": "assistant", "content": answer}]
@@ -168,7 +169,7 @@ class ChatBatches:
 
 
 @torch.no_grad()
-def right_answers(model: GPT, examples: Iterable, pad_id: int, batch_size: int = 64) -> list[bool]:
+def exact_match(model: GPT, examples: Iterable, pad_id: int, batch_size: int = 64) -> list[bool]:
     """Return for each example whether greedy decoding writes exactly its counted tokens.
 
     One pass does it: greedy decoding writes the answer if and only if, after each correct
@@ -189,8 +190,8 @@ def right_answers(model: GPT, examples: Iterable, pad_id: int, batch_size: int =
 
 
 def respond(model: GPT, tokenizer: BPETokenizer, prompt: str, max_new_tokens: int = 24, **options) -> str:
-    """Return what the model answers to `prompt`: greedy, until <|end|>; `options` as in `stream`."""
-    ids, _ = encode_chat(tokenizer, chat(prompt), reply=True)
+    """Return what the model answers to `prompt`: greedy, until <|end|>; `options` as in `generate_tokens`."""
+    ids, _ = encode_chat(tokenizer, messages(prompt), reply=True)
     end_id = tokenizer.special_tokens[END]
     written = generate(model, ids, max_new_tokens, stop_id=end_id, **{"temperature": 0, **options})[0]
     new = written[len(ids) :].tolist()

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmcourse.data.corpora import Play
+from llmcourse.data.sources.plays import Play
 
 SPEECH = re.compile(r"^([A-Z][A-Z' .-]*[A-Z]):\n((?:[^\n]+\n)+)", re.MULTILINE)
 STAGE_DIRECTION = re.compile(r"\[[^\]\n]*\]")

@@ -1,7 +1,7 @@
 """The clinic of chapter 5d: one healthy training run, and bugs that make it ill.
 
 Each bug is a function of a few lines that changes the parts of a run before it begins. Guess
-first, then read it. Names and remedies stand in `llmcourse.diagnose`.
+first, then read it. Names and remedies stand in `llmcourse.monitor.diagnose`.
 """
 
 import functools
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from llmcourse.attention import MultiHeadAttention, causal_mask
 from llmcourse.data.batches import TokenBatches
-from llmcourse.data.characters import Characters, load_characters
-from llmcourse.evaluation import evaluate_loss
+from llmcourse.data.sources.characters import Characters, load_characters
+from llmcourse.evaluate.likelihood import evaluate_loss
 from llmcourse.model import GPT, ModelConfig
+from llmcourse.monitor.run_record import Run, record_run
 from llmcourse.optim import AdamW, parameter_groups
 from llmcourse.positions import apply_rotary
-from llmcourse.probes import Run, record_run
 from llmcourse.schedules import warmup_cosine
 
 STEPS, CONTEXT, BATCH = 160, 64, 8

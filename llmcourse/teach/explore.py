@@ -3,10 +3,9 @@
 import matplotlib.pyplot as plt
 import torch
 
-from llmcourse.evaluation import evaluating
 from llmcourse.generate import generate, keep_top_k, keep_top_p
 from llmcourse.positions import rotary_angles, sinusoidal_positions
-from llmcourse.runtime import someone_is_watching
+from llmcourse.runtime import evaluating, someone_is_watching
 from llmcourse.teach import plots
 
 

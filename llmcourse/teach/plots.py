@@ -89,7 +89,7 @@ def curve_figure(comparison, width: float = 6.8):
 
     Crosses are points outside the band. A point stands at the middle of its block of steps.
     """
-    from llmcourse.curves import NAMES
+    from llmcourse.monitor.reference_bands import NAMES
 
     bands = comparison.bands
     _, axes = new_figure(len(NAMES), width=width, height=2.6)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-from llmcourse.keep import kept
-from llmcourse.runtime import atomic_write
+from llmcourse.support.files import atomic_write
+from llmcourse.support.keep import kept
 
 STALE = 3.0  # seconds; a notebook that records needs a few milliseconds
 

@@ -86,7 +86,7 @@ print(len(exercises))
 
 def test_a_student_who_has_no_solutions_can_work():
     """All checks in a fresh process, in which no solution was ever imported or can be."""
-    done = subprocess.run([sys.executable, "-c", STUDENT], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", STUDENT], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == len(EXERCISES)
 

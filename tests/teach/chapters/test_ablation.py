@@ -6,13 +6,13 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from llmcourse.recipes import FAST, NANOGPT, PLAIN
 from llmcourse.teach.chapters.ch05c_training_techniques.ablation import (
     Effect,
     effects,
     effects_figure,
     read_runs,
 )
+from llmcourse.tune.recipes import FAST, NANOGPT, PLAIN
 
 
 def row(technique, seed, loss, seconds=1.0):

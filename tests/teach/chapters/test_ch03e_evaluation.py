@@ -10,7 +10,7 @@ import pytest
 import torch
 from answers import assert_right, assert_wrong
 
-from llmcourse.metrics import expected_calibration_error
+from llmcourse.evaluate.metrics import expected_calibration_error
 from llmcourse.teach.chapters.ch03e_evaluation.solutions import word_error_rate
 
 RIGHT, WRONG = {}, {}

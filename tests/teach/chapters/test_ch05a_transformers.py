@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from answers import assert_right, assert_wrong, numbered
 
-from llmcourse.classify import mean_pool as package_mean_pool
+from llmcourse.finetune.classify import mean_pool as package_mean_pool
 from llmcourse.teach.checks import verdict
 
 RIGHT, WRONG = {}, {}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from answers import assert_right, assert_wrong
 
+from llmcourse.monitor.tensorboard import smooth
 from llmcourse.teach.chapters.ch05b_tensorboard.mystery_logs import MYSTERY_LOGS
-from llmcourse.tensorboard_logs import smooth
 
 RIGHT, WRONG = {}, {}
 

@@ -196,8 +196,8 @@ def test_wrong_answers_hear_what_is_wrong(name):
 def test_flops_agree_with_the_package():
     from dataclasses import replace
 
-    from llmcourse.compress.accounting import flops_per_token
     from llmcourse.model import ModelConfig
+    from llmcourse.tune.costs import flops_per_token
 
     config = ModelConfig.gpt2(70, context_length=32, d_model=48, n_heads=4, d_ff=200, n_layers=1)
     two = replace(config, n_layers=2)

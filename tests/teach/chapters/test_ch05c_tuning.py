@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from answers import assert_right, assert_wrong
 
 from llmcourse.teach.chapters.ch05c_tuning import checks, solutions
-from llmcourse.tuning import noise_scale
+from llmcourse.tune.noise_scale import noise_scale
 
 RIGHT, WRONG = {}, {}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from llmcourse.evaluation import evaluate_loss, token_losses
+from llmcourse.evaluate.likelihood import evaluate_loss, token_losses
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.ngrams import NGramModel
 from llmcourse.teach.chapters.ch01_background import entropy, guess

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from llmcourse.evaluation import evaluating
+from llmcourse.runtime import evaluating
 from llmcourse.teach import plots
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz "

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 import llmcourse.teach.chapters.ch03e_evaluation.choice_checks  # noqa: F401 - registers two more
-from llmcourse.metrics import expected_calibration_error, wer
+from llmcourse.evaluate.metrics import expected_calibration_error, wer
 from llmcourse.teach.examine import examine
 from llmcourse.teach.exercises import exercise, require
 from llmcourse.teach.forms import number
@@ -97,7 +97,7 @@ def check_calibration_error(answer):
         "the bins have equal widths, not equal numbers of examples": from_bins(absolute, of_equal_counts),
     }
     examine(error, expected_calibration_error, cases, slips)
-    return "it equals `llmcourse.metrics.expected_calibration_error`."
+    return "it equals `llmcourse.evaluate.metrics.expected_calibration_error`."
 
 
 @exercise(

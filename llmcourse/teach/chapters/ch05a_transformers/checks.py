@@ -184,7 +184,7 @@ def check_pool(answer):
         ).mean(0),
     }
     examine(answer, right, cases, slips, "(B, C), one vector for each text", rtol=1e-4, atol=1e-4)
-    return "`llmcourse.classify.mean_pool` does the same; sentence encoders are trained through it."
+    return "`llmcourse.finetune.classify.mean_pool` does the same; sentence encoders are trained through it."
 
 
 @exercise(

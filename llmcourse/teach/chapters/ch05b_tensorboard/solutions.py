@@ -2,7 +2,7 @@
 
 import math
 
-from llmcourse.tensorboard_logs import update_ratio
+from llmcourse.monitor.tensorboard import update_ratio
 
 
 def first_step_below(curve, limit):

@@ -72,7 +72,7 @@ def check_noise_scale(answer):
         told = f"right for sizes 4 and 16, but for {n} and {m}, with |G|² = {gradient} and tr(Σ) = {noise}, you return "
         cases[told + "{value} instead of {right}"] = planted(gradient, noise, n, m)
     examine(answer, right, cases, slips, rtol=1e-3, atol=1e-4)
-    return "the same as `llmcourse.tuning.noise_scale`: two sizes, two equations, two unknowns."
+    return "the same as `llmcourse.tune.noise_scale.noise_scale`: two sizes, two equations, two unknowns."
 
 
 class _Watched(GPT):

@@ -7,7 +7,7 @@ from statistics import median
 import matplotlib.pyplot as plt
 import numpy as np
 
-from llmcourse.probes import Run
+from llmcourse.monitor.run_record import Run
 from llmcourse.teach.clinic import BUGS, Setup, healthy_run, healthy_setup, sick_run
 from llmcourse.teach.plots import COLORS
 
@@ -103,26 +103,28 @@ def smooth(rows: np.ndarray, width: int = 5) -> np.ndarray:
 def lab_values(run: Run) -> dict[str, str]:
     """Return the probes of a record as short texts, in the order of a check-up."""
     logged = {step.step: step.grad_norm for step in run.steps}
-    ratio = median([logged[s] / norm for s, norm in run.fresh.items() if s in logged] or [math.nan])
-    still = min(run.moved, key=run.moved.get)
+    ratio = median(
+        [logged[s] / norm for s, norm in run.recomputed_grad_norms.items() if s in logged] or [math.nan]
+    )
+    still = min(run.parameter_movement, key=run.parameter_movement.get)
     return {
         "validation tokens by training frequencies, nats": f"{run.cross_entropy:.2f}",
         "rows that begin where the last one ended": f"{run.follow_on:.0%}",
         "untrained loss": f"{run.untrained_loss:.2f}",
         "training loss, last 20 steps": f"{run.last_losses():.2f}",
-        "validation loss at the end": f"{run.twice[0]:.4f}",
-        "the same, measured again": f"{run.twice[1]:.4f}",
-        "logit change: next token changed": f"{run.future[0]:.2g}",
-        "logit change: two or more places later": f"{run.future[1]:.2g}",
+        "validation loss at the end": f"{run.repeated_validation_loss[0]:.4f}",
+        "the same, measured again": f"{run.repeated_validation_loss[1]:.4f}",
+        "logit change: next token changed": f"{run.future_leak[0]:.2g}",
+        "logit change: two or more places later": f"{run.future_leak[1]:.2g}",
         "attention rows: largest distance from 1": f"{run.row_sums:.0e}",
         "first choice is the token just read": f"{run.copied:.0%}",
         "gradient used / computed anew": f"{ratio:.2f}",
         "zeros in the gradient of the blocks": f"{run.zeros:.0%}",
         "largest change in one step / length of weights": f"{max(run.updates.values(), default=math.nan):.2%}",
-        "least moved parameter, whole run / its length": f"{run.moved[still]:.1%}",
-        "mean gain of the norms (1 at the start)": f"{run.gain:.2f}",
+        "least moved parameter, whole run / its length": f"{run.parameter_movement[still]:.1%}",
+        "mean gain of the norms (1 at the start)": f"{run.norm_gain:.2f}",
         "length of the matrices, end / start": f"{run.growth:.1f}",
-        "own text by counted pairs, nats": f"{run.written:.2f}",
+        "own text by counted pairs, nats": f"{run.sample_bigram_loss:.2f}",
     }
 
 

@@ -3,7 +3,7 @@
 import html
 import inspect
 
-from llmcourse.diagnose import RULES
+from llmcourse.monitor.diagnose import RULES
 from llmcourse.teach.chapters.ch05d_failure_clinic.illnesses import recognize
 from llmcourse.teach.chapters.ch05d_failure_clinic.patients import HEALTHY, ROUNDS
 from llmcourse.teach.clinic import BUGS

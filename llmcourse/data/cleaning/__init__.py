@@ -1,0 +1,1 @@
+"""Text made fit to train on: rules, personal data, copies, and planted defects to test them."""

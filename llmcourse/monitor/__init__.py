@@ -1,0 +1,1 @@
+"""A run under observation: logs, records, what is normal and what is wrong."""

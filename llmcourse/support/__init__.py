@@ -1,0 +1,1 @@
+"""What every part needs: arguments checked, files written whole, the machine known."""

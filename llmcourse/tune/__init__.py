@@ -1,0 +1,1 @@
+"""What decides a run: recipes, search, rates, batch sizes, and what they cost."""

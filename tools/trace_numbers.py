@@ -25,10 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+from nbval.plugin import get_sanitize_patterns
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TRACES = ROOT / "tests" / "prose_numbers.tsv"
+SANITIZER = ROOT / "tests" / "nbval_sanitize.cfg"
 COLUMNS = ["notebook", "cell", "number", "times", "where", "line"]
 
 TEENS = [
@@ -59,7 +61,7 @@ RANGE = re.compile(r"(?:-| to | and |, )\d[\d.,]*(?:\s?%| points?\b)")  # 57 and
 # What looks like a number in the text and is a name, a year or a reference.
 NAMES = re.compile(
     r"\]\([^)\s]*\)|https?://\S+|arXiv:\d+\.\d+|\w+#\d+"
-    r"|^\s*\d\. |\*Measured:[^*]*\*|\*\*Exercise \S+\*\* \(\d+ minutes, difficulty \d\)"
+    r"|^\s*\d\. |\*(?:Measured|To study):[^*]*\*|\*\*Exercise \S+\*\* \(\d+ minutes, difficulty \d\)"
     r"|(?<![\d.,])0\d[a-e]?\b\w*|\| \d(?:\.\d)?(?:, (?:step|formula) \d)? \|$"
     r"|(?<![\w,.])(?:19[3-9]\d|20[0-2]\d)(?!\d|[.,]\d)"
     r"|(?i:\b(?:chapters?|sections?|sec\.|tables?|figures?|appendix|eq\.|equations?|algorithms?|alg\.) )"
@@ -159,8 +161,15 @@ def read(path: Path):
     return nbformat.read(path, as_version=4)
 
 
+def sanitize(text: str) -> str:
+    """Return what nbval compares of an output: without the values of its band lines."""
+    for pattern, replacement in get_sanitize_patterns(SANITIZER.read_text(encoding="utf-8")):
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
 def output_lines(cell) -> list[str]:
-    """Return the lines that a cell printed or displayed, without the hints of its exercise."""
+    """Return the lines that a cell printed or displayed, without values of bands and hints of exercises."""
     texts = []
     for output in cell.get("outputs", []):
         data = output.get("data", {})
@@ -169,7 +178,7 @@ def output_lines(cell) -> list[str]:
             texts.append(html.unescape(re.sub(r"<[^>]+>", " ", data.get("text/html", ""))))
         if not data.get("text/plain", "").startswith("<"):
             texts.append(data.get("text/plain", ""))
-    return [line for text in texts for line in text.splitlines() if line.strip()]
+    return [line for text in texts for line in sanitize(text).splitlines() if line.strip()]
 
 
 @functools.cache

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmcourse.data.batches import Batch
 from llmcourse.evaluate.likelihood import evaluate_loss
 from llmcourse.generate import generate
 from llmcourse.runtime import evaluating
-from llmcourse.training import Batch, Step, train
+from llmcourse.training import Step, train
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Run:
     # The end.
     repeated_validation_loss: tuple[float, float]  # measured two times
     sample: str  # a text that the model wrote
-    sample_bigram_loss: float  # of that text, by counted pairs of tokens
+    sample_bigram_loss: float  # of that text, by a bigram model of tokens
     text_bigram_loss: float  # of the validation text, by the same counts
 
     def validation(self) -> tuple[list[int], list[float]]:

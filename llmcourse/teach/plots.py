@@ -1,6 +1,7 @@
 """Figures of the course: one style, readable in grey and by colour-blind readers, at most 700 px wide."""
 
 import itertools
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +17,20 @@ def new_figure(n_columns: int = 1, width: float = 6.4, height: float = 3.2, **op
     for axis in np.atleast_1d(axes):
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def show() -> None:
+    """Put the figures drawn so far into the page and close them; return nothing that a cell would print.
+
+    The last line of a cell that draws: what a plotting call returns would be printed with its address.
+
+    >>> axis = lines({"loss": ([0, 1], [4.0, 3.5])}, "step", "loss")
+    >>> show()
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
+        plt.show()
+    plt.close("all")
 
 
 def lines(curves: dict, x_label: str, y_label: str, title: str = "", axis=None, **options):

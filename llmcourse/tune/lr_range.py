@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from llmcourse.training import Batch, train
+from llmcourse.data.batches import Batch
+from llmcourse.training import train
 
 
 @dataclass(frozen=True)

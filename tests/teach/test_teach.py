@@ -163,16 +163,24 @@ def test_check_prints_one_line_and_remembers_only_what_is_correct(capsys):
 # ---- bands ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [1.80, 1.95, 1.8700001])
-def test_inside_a_band_the_sentence_is_stable(value, capsys):
-    band("validation loss", value, 1.80, 1.95)
-    assert capsys.readouterr().out == "validation loss: inside 1.80-1.95, as expected\n"
-
-
-@pytest.mark.parametrize(("value", "shown"), [(1.96, "1.9600"), (1.7999, "1.7999"), (-3.0, "-3.0000")])
-def test_outside_a_band_the_value_is_shown(value, shown, capsys):
-    band("loss", value, 1.8, 1.9, digits=1)
-    assert capsys.readouterr().out == f"loss: {shown} is OUTSIDE the expected 1.8-1.9\n"
+@pytest.mark.parametrize(
+    ("value", "limits", "digits", "line"),
+    [
+        (1.80, (1.80, 1.95), 2, "1.800, inside 1.80 to 1.95"),
+        (1.95, (1.80, 1.95), 2, "1.950, inside 1.80 to 1.95"),
+        (1.9500001, (1.80, 1.95), 2, "1.95000, OUTSIDE 1.80 to 1.95"),
+        (1.7999, (1.8, 1.9), 1, "1.7999, OUTSIDE 1.8 to 1.9"),
+        (-3.0, (1.8, 1.9), 1, "-3.0000, OUTSIDE 1.8 to 1.9"),
+        (-0.012, (-0.03, 0.03), 2, "-0.012, inside -0.03 to 0.03"),
+        (-0.1, (-0.20, -0.07), 2, "-0.100, inside -0.20 to -0.07"),
+        (12, (4, 30), 0, "12.0, inside 4 to 30"),
+        (np.float32(0.25), (0, 1), 2, "0.250, inside 0.00 to 1.00"),
+        (torch.tensor(0.25), (0, 1), 2, "0.250, inside 0.00 to 1.00"),
+    ],
+)
+def test_a_band_line_shows_value_verdict_and_limits(value, limits, digits, line, capsys):
+    band("loss", value, *limits, digits=digits)
+    assert capsys.readouterr().out == f"loss: {line}\n"
 
 
 def test_not_a_number_is_outside(capsys):
@@ -545,4 +553,4 @@ def test_token_spans_show_each_token_escaped():
 def test_a_band_does_not_judge_a_larger_scale(monkeypatch, capsys):
     monkeypatch.setattr(runtime, "_scale", "t4")
     band("loss", 0.5, 1.8, 1.9)
-    assert capsys.readouterr().out == "loss: 0.500 (the band 1.8-1.9 is for SCALE = 'laptop')\n"
+    assert capsys.readouterr().out == "loss: 0.500 (the band 1.80 to 1.90 is for SCALE = 'laptop')\n"

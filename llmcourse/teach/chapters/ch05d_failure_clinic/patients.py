@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from llmcourse.monitor.run_record import Run
+from llmcourse.teach.chapters.ch05d_failure_clinic.stored import SEED, stored_patients
 from llmcourse.teach.clinic import BUGS, Setup, healthy_run, healthy_setup, sick_run
 from llmcourse.teach.plots import COLORS
 
@@ -40,12 +41,20 @@ ROUNDS: dict[str, dict[str, str]] = {  # guess before you read this
 }
 
 
+def train_patient(letter: str, seed: int) -> Run:
+    """Train one patient, and return its record."""
+    name = next(names[letter] for names in ROUNDS.values() if letter in names)
+    return healthy_run(seed + 1) if name == HEALTHY else sick_run(BUGS[name], seed)
+
+
 def admit(round_name: str, seed: int) -> dict[str, Run]:
-    """Train the four patients of a round, and return their records by letter."""
-    return {
-        letter: healthy_run(seed + 1) if name == HEALTHY else sick_run(BUGS[name], seed)
-        for letter, name in ROUNDS[round_name].items()
-    }
+    """Return the records of the four patients of a round, by letter.
+
+    Those of the seed SEED (1234) were stored by `tools/record_patients.py`; others are trained, in some seconds.
+    """
+    if seed == SEED:
+        return {letter: stored_patients()[letter] for letter in ROUNDS[round_name]}
+    return {letter: train_patient(letter, seed) for letter in ROUNDS[round_name]}
 
 
 def untrained(round_name: str, seed: int) -> Iterator[tuple[str, Setup]]:
@@ -124,15 +133,33 @@ def lab_values(run: Run) -> dict[str, str]:
         "least moved parameter, whole run / its length": f"{run.parameter_movement[still]:.1%}",
         "mean gain of the norms (1 at the start)": f"{run.norm_gain:.2f}",
         "length of the matrices, end / start": f"{run.growth:.1f}",
-        "own text by counted pairs, nats": f"{run.sample_bigram_loss:.2f}",
+        "own text by a bigram model, nats": f"{run.sample_bigram_loss:.2f}",
     }
 
 
-def lab_table(patients: Mapping[str, Run], healthy: Run) -> str:
-    """Return the probes as a table of text: a row each, a column for a healthy run and each patient."""
+ASKED = {  # the first words of the rows that a round asks for, out of all that `lab_values` gives
+    "too good": ("untrained loss", "validation loss", "logit change", "attention rows", "first choice"),
+    "stuck": ("validation loss", "zeros", "largest change", "least moved", "mean gain"),
+    "restless": ("untrained loss", "validation loss", "gradient used", "largest change", "length of"),
+    "fine in training": (
+        "validation tokens",
+        "rows that begin",
+        "training loss",
+        "validation loss",
+        "the same",
+    ),
+}
+
+
+def lab_table(patients: Mapping[str, Run], healthy: Run, round_name: str = "") -> str:
+    """Return probes as a table of text: a row each, a column for a healthy run and each patient.
+
+    With `round_name`, only the rows that this round asks for.
+    """
     columns = {"healthy": lab_values(healthy), **{name: lab_values(run) for name, run in patients.items()}}
+    rows = [row for row in columns["healthy"] if row.startswith(ASKED.get(round_name, ""))]
     lines = [" " * 48 + "".join(f"{name:>9}" for name in columns)]
-    lines += [f"{row:48}" + "".join(f"{c[row]:>9}" for c in columns.values()) for row in columns["healthy"]]
+    lines += [f"{row:48}" + "".join(f"{c[row]:>9}" for c in columns.values()) for row in rows]
     return "\n".join(lines)
 
 

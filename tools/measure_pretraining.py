@@ -71,11 +71,13 @@ def main() -> None:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     rows = measure()
-    with atomic_write(FOLDER / "scores.csv") as temporary:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows((m, n, seed, f"{score:.4f}") for m, n, seed, score in rows)
+    with (
+        atomic_write(FOLDER / "scores.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows((m, n, seed, f"{score:.4f}") for m, n, seed, score in rows)
     print(f"{time.process_time():.0f} s of processor time")
 
 

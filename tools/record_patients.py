@@ -2,7 +2,7 @@
 
     python tools/record_patients.py
 
-One thread; about 40 seconds of processor time. `teach.patients.admit` reads them, and trains the
+One thread; about 40 seconds of processor time. `admit` of the room reads them, and trains the
 patients of any other seed.
 """
 

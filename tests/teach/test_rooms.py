@@ -97,7 +97,9 @@ def test_a_student_who_has_no_solutions_can_work():
 # ---- the library knows no chapter ----------------------------------------------------------
 
 LIBRARY = [path for path in sorted((ROOT / "llmcourse").rglob("*.py")) if FOLDER not in path.parents]
-CHAPTER = re.compile(r"\bchapters? ?\d|\bchapter_\d|(?<!:)\b0\d([a-f]\b|[a-f]?[_-][a-z])|\bch\d\d", re.IGNORECASE)
+CHAPTER = re.compile(
+    r"\bchapters? ?\d|\bchapter_\d|(?<!:)\b0\d([a-f]\b|[a-f]?[_-][a-z])|\bch\d\d", re.IGNORECASE
+)
 EXAMPLES = {  # modules that explain the form of a name by an example: how many lines hold one
     "teach/checks.py": 2,  # the doctest of `check`
     "teach/exercises.py": 2,  # a room, and its chapter

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from answers import assert_right, assert_wrong
 
+from llmcourse.teach.chapters.ch03c_pretraining.loop_checks import losses_of_train, tiny_run
+from llmcourse.teach.chapters.ch03c_pretraining.solutions import train_steps
 from llmcourse.teach.checks import verdict
 
 RIGHT, WRONG = {}, {}
@@ -176,6 +178,191 @@ WRONG["03c-temperature"] = {
 }
 
 
+# 03c-loop
+
+
+def ce(logits, targets, **options):
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), **options)
+
+
+def loop_by_steps(model, batches, optimizer, turn):
+    """A loop whose turn is written in the table: a function that returns the loss to keep."""
+    return [turn(model, x, y, optimizer) for x, y in batches]
+
+
+def turn(*lines, keep=lambda loss: loss.item()):
+    """A turn of the loop: each line is called with the model, the optimizer and the loss."""
+
+    def one(model, x, y, optimizer):
+        loss = ce(model(x), y)
+        for line in lines:
+            line(model, optimizer, loss)
+        return keep(loss)
+
+    return lambda model, batches, optimizer: loop_by_steps(model, batches, optimizer, one)
+
+
+def zero(model, optimizer, loss):
+    optimizer.zero_grad()
+
+
+def zero_model(model, optimizer, loss):
+    model.zero_grad(set_to_none=False)
+
+
+def back(model, optimizer, loss):
+    loss.backward()
+
+
+def step(model, optimizer, loss):
+    optimizer.step()
+
+
+def detached(loss):
+    return loss.detach()
+
+
+def loop_as_generator(model, batches, optimizer):
+    for x, y in batches:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x).transpose(1, 2), y)
+        loss.backward()
+        optimizer.step()
+        yield loss.item()
+
+
+def loop_returns_inside(model, batches, optimizer):
+    losses = []
+    for x, y in batches:
+        loss = ce(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        return losses
+
+
+def loop_steps_at_the_end(model, batches, optimizer):
+    losses = [ce(model(x), y) for x, y in batches]
+    sum(losses).backward()
+    optimizer.step()
+    return [loss.item() for loss in losses]
+
+
+def loop_steps_first(model, batches, optimizer):
+    losses = []
+    for x, y in batches:
+        optimizer.step()
+        optimizer.zero_grad()
+        loss = ce(model(x), y)
+        loss.backward()
+        losses.append(loss.item())
+    return losses
+
+
+def loop_by_hand(model, batches, optimizer):
+    losses = []
+    for x, y in batches:
+        loss = ce(model(x), y)
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= optimizer.param_groups[0]["lr"] * p.grad
+        losses.append(loss.item())
+    return losses
+
+
+def loop_skips_last_step(model, batches, optimizer):
+    losses = []
+    for i, (x, y) in enumerate(batches):
+        loss = ce(model(x), y)
+        loss.backward()
+        if i < len(batches) - 1:
+            optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def loop_with_its_own_optimizer(model, batches, optimizer):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return turn(back, step, zero)(model, batches, optimizer)
+
+
+def on_one_batch(model, batches, optimizer):
+    return turn(zero, back, step)(model, batches[:1] * len(batches), optimizer)
+
+
+def two_epochs(model, batches, optimizer):
+    return turn(zero, back, step)(model, batches * 2, optimizer)
+
+
+def loss_after_the_step(model, batches, optimizer):
+    losses = []
+    for x, y in batches:
+        ce(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(ce(model(x), y).item())
+    return losses
+
+
+def changed(loss):
+    """The loop, with another loss of (logits, inputs, targets)."""
+
+    def one(model, x, y, optimizer):
+        value = loss(model(x), x, y)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        return value.item()
+
+    return lambda model, batches, optimizer: loop_by_steps(model, batches, optimizer, one)
+
+
+RIGHT["03c-loop"] = [
+    turn(back, step, zero),
+    turn(zero, back, step),
+    turn(back, step, zero_model),
+    turn(back, step, zero, keep=detached),
+    turn(back, step, zero, keep=lambda loss: np.float32(loss.item())),
+    lambda *arguments: torch.tensor(turn(back, step, zero)(*arguments)),
+    loop_as_generator,
+]
+WRONG["03c-loop"] = {
+    "no zero_grad": ("add up: call optimizer.zero_grad()", turn(back, step)),
+    "no step": ("optimizer.step() moves them", turn(back, zero)),
+    "no backward": ("loss.backward() fills in", turn(step, zero)),
+    "nothing but losses": ("loss.backward() fills in", turn()),
+    "step before backward": ("first loss.backward(), then", turn(step, zero, back)),
+    "step before the logits": ("also after the last", loop_steps_first),
+    "step before backward, zero at the end": ("never move", turn(step, back, zero)),
+    "zero, step, backward": ("never move", turn(zero, step, back)),
+    "zero_grad between the two": ("no zero_grad() between the two", turn(back, zero, step)),
+    "two backward passes": ("your code raised RuntimeError", turn(back, back, step, zero)),
+    "two steps": ("once for each batch: for 4 batches you call it 8 times", turn(back, step, step, zero)),
+    "return inside the loop": ("is `return` inside the loop", loop_returns_inside),
+    "the last loss": ("return a list of values", lambda *a: turn(back, step, zero)(*a)[-1]),
+    "the mean": ("return a list of values", lambda *a: np.mean(turn(back, step, zero)(*a))),
+    "one step at the end": ("you call it 1 time", loop_steps_at_the_end),
+    "moves by hand": ("optimizer.step() moves them", loop_by_hand),
+    "its own optimizer": ("optimizer.step() moves them", loop_with_its_own_optimizer),
+    "no step for the last": ("you call it 3 times", loop_skips_last_step),
+    "with its graph": ("append loss.item()", turn(back, step, zero, keep=lambda loss: loss)),
+    "on the first batch": ("the first batch again and again", on_one_batch),
+    "two epochs": ("one loss for each of the 4 batches; yours are 8", two_epochs),
+    "after the step": ("AFTER each step", loss_after_the_step),
+    "inputs as targets": ("with the inputs", changed(lambda z, x, y: ce(z, x))),
+    "softmax first": ("leave yours out", changed(lambda z, x, y: ce(z.softmax(-1), y))),
+    "sum": ("take the mean", changed(lambda z, x, y: ce(z, y, reduction="sum"))),
+    "not flattened": ("your code raised", changed(lambda z, x, y: F.cross_entropy(z, y))),
+    "bits": ("your losses are", changed(lambda z, x, y: ce(z, y) / math.log(2))),
+    "without gradients": ("your code raised RuntimeError", torch.no_grad()(turn(back, step, zero))),
+    "steps downhill twice as far": ("your losses are", changed(lambda z, x, y: ce(2 * z, y))),
+}
+
+
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_answers(name):
     assert_right(name, RIGHT[name])
@@ -188,3 +375,13 @@ def test_wrong_answers_hear_what_is_wrong(name):
 
 def test_a_branch_without_return_is_not_yet():
     assert verdict("03c-schedule", rate_returns_in_warmup_only)[0] == "not yet"
+
+
+def test_the_solution_gives_what_train_gives():
+    """The check's oracle is the package's loop; the solution stands apart from it."""
+    results = []
+    for loop in (train_steps, losses_of_train):
+        model, batches, optimizer = tiny_run(5, lambda p: torch.optim.SGD(p, lr=0.3), seed=3)
+        results.append((torch.tensor(loop(model, batches, optimizer)), model[1].weight.detach()))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)

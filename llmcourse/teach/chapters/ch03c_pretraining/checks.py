@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+import llmcourse.teach.chapters.ch03c_pretraining.loop_checks  # noqa: F401 - registers one more
 from llmcourse.schedules import warmup_cosine
 from llmcourse.teach.examine import Calls, compare, examine
 from llmcourse.teach.exercises import exercise, require

@@ -13,6 +13,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 N      ?=
+# What JupyterLab opens; its address is printed, for where no browser starts.
+START  := /lab/tree/notebooks/00_start_here.ipynb
 # Tests ask no hub and use one thread a worker, so that losses agree in every digit.
 QUIET  := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 # Figures are drawn into the page, whatever MPLBACKEND says; unit tests open no window.
@@ -26,7 +28,7 @@ $(READY): pyproject.toml constraints.txt requirements-offline.txt tools/install.
 	@touch $@
 
 lab: $(READY)
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=$(START)
 
 test: lint unit notebooks-test
 

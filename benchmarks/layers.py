@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Result, alternate, per_call
 from llmcourse.attention import MultiHeadAttention, scaled_dot_product_attention
-from llmcourse.losses import cross_entropy
+from llmcourse.fast.cross_entropy import cross_entropy
 from llmcourse.optim import AdamW, Muon, hidden_and_other_groups, parameter_groups
 from llmcourse.pretrained import load_course_model
 
@@ -65,7 +65,7 @@ def attention(rounds: int) -> Iterator[Result]:
     gradients = train_in_bfloat16(layer), train_in_bfloat16(twin)
     assert (gradients[0] - gradients[1]).norm() < 0.02 * gradients[0].norm(), "the gradients differ"
     a, b = (per_call(partial(train_in_bfloat16, part), 5) for part in (layer, twin))
-    note = "the same layer; ours multiplies whole tables of weights, theirs hands bfloat16 to torch's kernel"
+    note = "the same layer; ours multiplies whole attention matrices, theirs hands bfloat16 to torch's kernel"
     yield Result("attention", "attention layer, in bfloat16", *alternate(a, b, rounds), note)
 
 

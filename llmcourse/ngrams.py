@@ -47,20 +47,21 @@ class NGramModel:
         ids = id_row(token_ids, vocab_size, least=1)
         self.vocab_size, self.order, self.smoothing = vocab_size, order, smoothing
         self._grams, self._histories, self._discounts = [], [], []
-        longer = None
-        for n in range(order, 0, -1):  # from the longest: lower orders of Kneser-Ney count its kinds
-            if smoothing == "kneser-ney" and longer is not None and len(longer):
-                grams, counts = np.unique(longer % vocab_size**n, return_counts=True)
-                longer = np.unique(self._keys(ids, n))
-            else:
-                grams, counts = np.unique(self._keys(ids, n), return_counts=True)
-                longer = grams
-            histories, first, kinds = np.unique(grams // vocab_size, return_index=True, return_counts=True)
+        rows = np.sort(self._keys(ids, order))  # every n-gram of the text, equal ones side by side
+        longer = rows[:0]  # the different (n + 1)-grams
+        for n in range(order, 0, -1):
+            counted = rows
+            if smoothing == "kneser-ney" and len(longer):  # below the longest: how many kinds stand before
+                counted = np.sort(longer % vocab_size**n)
+            grams, _, counts = _runs(counted)
+            histories, first, kinds = _runs(grams // vocab_size)
             totals = np.add.reduceat(counts, first) if len(counts) else counts
             once, twice = (counts == 1).sum(), (counts == 2).sum()
             self._discounts.insert(0, once / (once + 2 * twice) if once and twice else 0.5)
             self._grams.insert(0, (grams, counts))
             self._histories.insert(0, (histories, totals, kinds))
+            longer = _runs(rows)[0]
+            rows = self._shorter(rows, ids, n - 1)
 
     def _keys(self, ids: np.ndarray, n: int) -> np.ndarray:
         keys = np.zeros(max(0, len(ids) - n + 1), dtype=np.int64)
@@ -68,12 +69,13 @@ class NGramModel:
             keys = keys * self.vocab_size + ids[i : i + len(keys)]
         return keys
 
-    def _interpolate(self, n: int, keys: np.ndarray, shorter: np.ndarray) -> np.ndarray:
-        grams, gram_counts = self._grams[n - 1]
-        histories, totals, kinds = self._histories[n - 1]
-        count = _look_up(grams, gram_counts, keys)
-        total = _look_up(histories, totals, keys // self.vocab_size)
-        kind = _look_up(histories, kinds, keys // self.vocab_size)
+    def _shorter(self, rows: np.ndarray, ids: np.ndarray, n: int) -> np.ndarray:
+        """Return all n-grams in order from the (n + 1)-grams in order: their beginnings, and the text's end."""
+        last = self._keys(ids[max(0, len(ids) - n) :], n)
+        beginnings = rows // self.vocab_size
+        return np.insert(beginnings, np.searchsorted(beginnings, last), last)
+
+    def _interpolate(self, n: int, count, total, kind, shorter: np.ndarray) -> np.ndarray:
         if self.smoothing == "witten-bell":
             mixed = (count + kind * shorter) / np.maximum(total + kind, 1)
         else:
@@ -86,7 +88,11 @@ class NGramModel:
         ids = id_row(token_ids, self.vocab_size)
         p = np.full(len(ids), 1.0 / self.vocab_size)
         for n in range(1, self.order + 1):
-            p[n - 1 :] = self._interpolate(n, self._keys(ids, n), p[n - 1 :])
+            keys = self._keys(ids, n)
+            (grams, counts), (histories, totals, kinds) = self._grams[n - 1], self._histories[n - 1]
+            count = _look_up(grams, counts, keys)
+            total, kind = _look_up(histories, np.stack([totals, kinds]), keys // self.vocab_size)
+            p[n - 1 :] = self._interpolate(n, count, total, kind, p[n - 1 :])
         return np.log(p)
 
     def loss(self, token_ids) -> float:
@@ -104,8 +110,11 @@ class NGramModel:
             key = 0
             for token in history[len(history) - n + 1 :]:
                 key = key * self.vocab_size + token
-            keys = key * self.vocab_size + np.arange(self.vocab_size)
-            p = self._interpolate(n, keys, p)
+            grams, counts = self._grams[n - 1]  # what followed this history stands in one piece
+            here = slice(*np.searchsorted(grams, (key * self.vocab_size, (key + 1) * self.vocab_size)))
+            count = np.zeros(self.vocab_size, dtype=np.int64)
+            count[grams[here] - key * self.vocab_size] = counts[here]
+            p = self._interpolate(n, count, count.sum(), here.stop - here.start, p)
         return p
 
     def sample(self, history, n_tokens: int, seed: int = 0) -> list[int]:
@@ -118,8 +127,15 @@ class NGramModel:
         return ids[start:]
 
 
+def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the different numbers of an ascending row, where each begins, and how often it stands there."""
+    first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
+    return keys[first], first, np.diff(np.append(first, len(keys)))
+
+
 def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the values (..., N) that stand at the ascending `keys` for those wanted, 0 for an unknown one."""
     if len(keys) == 0:
-        return np.zeros(len(wanted), dtype=np.int64)
+        return np.zeros((*values.shape[:-1], len(wanted)), dtype=np.int64)
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[at] == wanted, values[at], 0)
+    return np.where(keys[at] == wanted, values[..., at], 0)

@@ -6,7 +6,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from llmcourse.checkpoint import check_config, read_checkpoint, restore, try_checkpoint
+from llmcourse.checkpoint import (
+    check_config,
+    random_state,
+    read_checkpoint,
+    restore,
+    save_checkpoint,
+    set_random_state,
+    try_checkpoint,
+)
 from llmcourse.weights import plain_name, unwrap
 
 FREE = ("foreach", "fused", "capturable", "differentiable", "maximize")  # switches that need no state
@@ -100,20 +108,6 @@ def check_precision(saved: dict, model: nn.Module, path) -> None:
             )
 
 
-def begin_run(
-    path: str | Path | None, resume: bool, model: nn.Module, steps: int, given: list[dict], **parts
-) -> tuple[int, int, float]:
-    """Return the steps, tokens and seconds that are done: 0, or those of the checkpoint at `path`, restored.
-
-    Raises OSError now, not after an hour of training, where nothing can be written to `path`.
-    """
-    if path is not None:
-        try_checkpoint(path, model, **parts, given=given)
-        if resume and Path(path).exists():
-            return resume_run(path, model, steps, given, **parts)
-    return 0, 0, 0.0
-
-
 def resume_run(
     path: str | Path, model: nn.Module, steps: int, given: list[dict], optimizer, **parts
 ) -> tuple[int, int, float]:
@@ -154,3 +148,70 @@ def resume_run(
         parts.pop("batches", None)
     restore(content, path, model, optimizer=optimizer, **parts)
     return saved["step"], saved["tokens"], saved["seconds"]
+
+
+class RunState:
+    """How far a run of `train` is, its file, if it has one, and the way back to its last whole step.
+
+    In `with state:` a run may stop anywhere, by an error, an interrupt or a `break`. What an unfinished
+    step took (batches, random numbers) is put back, and the last whole step is saved. Two things are not
+    saved, since what the file held before is worth more: the half of an update, or of a change to the
+    model's buffers (such as running means), and a model whose loss is not finite.
+    """
+
+    def __init__(self, path: str | Path | None, model: nn.Module, optimizer, scaler, batches):
+        self.path, self.model, self.optimizer, self.scaler = path, model, optimizer, scaler
+        self.parts = dict(optimizer=optimizer, scaler=scaler)
+        if hasattr(batches, "state_dict"):
+            self.parts["batches"] = batches
+        self.given = describe(model, optimizer)
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+
+    def begin(self, resume: bool, steps: int) -> None:
+        """Go on from the file, if there is one and `resume`; raise OSError now if it cannot be written."""
+        if self.path is not None:
+            try_checkpoint(self.path, self.model, **self.parts, given=self.given)
+            if resume and Path(self.path).exists():
+                done = resume_run(self.path, self.model, steps, self.given, **self.parts)
+                self.step, self.tokens, self.seconds = done
+        self.saved, self.before, self.updating = self.step, None, False
+        self.buffers = list(self.model.buffers())
+
+    def step_begins(self) -> None:
+        """Note where to go back to, should the step not be finished."""
+        place = self.parts["batches"].state_dict() if "batches" in self.parts else None
+        self.before = place, random_state(), self.buffer_versions()
+
+    def update_begins(self) -> None:
+        """Note that from here on the model is no longer that of the last whole step."""
+        self.updating = True
+
+    def step_ends(self, count: float, seconds: float) -> None:
+        """Count a step that is whole."""
+        self.step, self.tokens, self.seconds = self.step + 1, self.tokens + count, self.seconds + seconds
+        self.before, self.updating = None, False
+
+    def buffer_versions(self) -> list[int]:
+        """Return how often each buffer was written to: without a copy it shows whether one was since."""
+        return [buffer._version for buffer in self.buffers]
+
+    def save(self) -> None:
+        """Write the state to the file."""
+        if self.path is not None:
+            numbers = dict(given=self.given, step=self.step, tokens=self.tokens, seconds=self.seconds)
+            save_checkpoint(self.path, self.model, **self.parts, **numbers)
+        self.saved = self.step
+
+    def __enter__(self) -> "RunState":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        half = self.updating or (self.before is not None and self.before[2] != self.buffer_versions())
+        if error is None or self.saved == self.step or half or isinstance(error, FloatingPointError):
+            return
+        if self.before is not None:
+            place, random, _ = self.before
+            set_random_state(random)
+            if place is not None:
+                self.parts["batches"].load_state_dict(place)
+        self.save()

@@ -64,7 +64,7 @@ def warmup_stable_decay(total_steps: int, warmup_steps: int, decay_steps: int) -
 
 
 def warmup_linear(total_steps: int, warmup_steps: int = 0, final_factor: float = 0.0) -> Schedule:
-    """Return a schedule: linear rise over `warmup_steps`, then a straight fall to `final_factor`.
+    """Return a schedule: linear warmup over `warmup_steps`, then linear decay to `final_factor`.
 
     Raises ValueError if the warmup is longer than the whole.
 
@@ -72,7 +72,7 @@ def warmup_linear(total_steps: int, warmup_steps: int = 0, final_factor: float =
     >>> [schedule(step) for step in (0, 1, 2, 6, 10)]
     [0.5, 1.0, 1.0, 0.5, 0.0]
 
-    Source: Bergsma et al. 2025, arXiv:2502.15938 (straight to zero).
+    Source: Bergsma et al. 2025, arXiv:2502.15938 (linear decay to zero).
     """
     _check(total_steps, warmup_steps)
 

@@ -5,30 +5,27 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm.auto import tqdm
 
-from llmcourse.checkpoint import random_state, save_checkpoint, set_random_state
-from llmcourse.data.batches import IGNORE
-from llmcourse.losses import cross_entropy
+from llmcourse.data.batches import to_device
+from llmcourse.losses import Loss, checked, next_token_loss
 from llmcourse.optim import parameter_groups
-from llmcourse.resume import begin_run, describe
+from llmcourse.resume import RunState
 from llmcourse.runtime import someone_is_watching
 from llmcourse.schedules import Schedule, constant
 from llmcourse.support.inputs import number, whole
 
-Batch = tuple[Tensor, Tensor]
-
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step. `loss` is the cross-entropy in nats per token, before the update, never
-    smoothed; `tokens` (targets that count) and `seconds` (of training, without evaluation) are
-    totals so far."""
+    """One optimizer step. `loss` is what the loss reports for each thing that it counts, before the
+    update: for `next_token_loss` the cross-entropy in nats per token. `tokens` (what the loss counts)
+    and `seconds` (of training, without evaluation) are totals so far."""
 
     step: int
     loss: float
@@ -39,7 +36,130 @@ class Step:
     validation_loss: float | None = None
 
 
-def endless(batches: Iterable[Batch]) -> Iterator[Batch]:
+def train(
+    model: nn.Module,
+    batches: Iterable,
+    *,
+    steps: int,
+    loss: Loss = next_token_loss,
+    lr: float = 1e-3,
+    schedule: Schedule = constant,
+    weight_decay: float = 0.1,
+    betas: tuple[float, float] = (0.9, 0.95),
+    optimizer: torch.optim.Optimizer | None = None,
+    clip: float | None = 1.0,
+    accumulate: int = 1,
+    dtype: torch.dtype = torch.float32,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    eval_every: int | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+) -> Iterator[Step]:
+    """Train `model` in place; return a generator that yields a `Step` after each update.
+
+    `loss(model, batch)` says what is minimized (see `losses.Loss`); the default takes batches of
+    (inputs, targets), each (B, T). Without an `optimizer` it is AdamW on `parameter_groups`: torch's
+    fused one, whose steps are those of `optim.AdamW` in one pass over memory; one of your own brings
+    its own rate, decay and betas. `accumulate` batches make one update, as if they were one large
+    batch. `dtype` is the precision of matrix products (float16 adds loss scaling). `evaluate(model)`
+    runs every `eval_every` steps and after the last. `checkpoint` is written every `checkpoint_every`
+    steps, after the last, and when you stop it or an error does; `resume=True` goes on from it, if it
+    is there: exactly, where `batches` has a `state_dict`, as TokenBatches has; another source starts
+    again from its beginning. Arguments that you change, such as `lr`, count from then on.
+
+    Raises ValueError for bad arguments, another run's checkpoint and a loss that breaks its contract,
+    OSError if the checkpoint cannot be written, FloatingPointError when the loss or a gradient is
+    not finite.
+
+    >>> from llmcourse.model import GPT, ModelConfig
+    >>> ids = torch.arange(8).repeat(4, 1)
+    >>> model = GPT(ModelConfig(vocab_size=8, d_model=16, n_layers=1))
+    >>> [step.step for step in train(model, [(ids[:, :-1], ids[:, 1:])], steps=2)]
+    [1, 2]
+    """
+    check_counts(steps=steps, accumulate=accumulate, eval_every=eval_every, checkpoint_every=checkpoint_every)
+    check_arguments(model, optimizer, lr, weight_decay, betas, clip, dtype)
+    if checkpoint is None and (resume or checkpoint_every):
+        raise ValueError("resume and checkpoint_every need a file: give checkpoint=PATH")
+    if optimizer is None:
+        groups = parameter_groups(model, weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+    set_initial_rates(optimizer)
+    scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=dtype == torch.float16)
+    state = RunState(checkpoint, model, optimizer, scaler, batches)
+    state.begin(resume, steps)
+    how = loss, schedule, int(accumulate), clip, dtype
+    return loop(state, batches, steps, *how, evaluate, eval_every, checkpoint_every)
+
+
+def loop(
+    state, batches, steps, loss, schedule, accumulate, clip, dtype, evaluate, eval_every, checkpoint_every
+) -> Iterator[Step]:
+    """The loop of `train`: batches, gradients, update; then evaluation and checkpoint where they are due."""
+    model, optimizer, scaler = state.model, state.optimizer, state.scaler
+    source = endless(batches)
+    model.train()
+    model.zero_grad(set_to_none=True)  # an earlier error may have left gradients
+    with state, progress_bar(state.step, steps) as bar:
+        while state.step < steps:
+            began = time.perf_counter()
+            lr = set_rates(optimizer, schedule(state.step))
+            state.step_begins()
+            micro_batches = [next(source) for _ in range(accumulate)]
+            mean_loss, count = accumulate_gradients(model, micro_batches, loss, dtype, scaler)
+            scaler.unscale_(optimizer)
+            grad_norm = clip_gradients(model, clip)
+            check_finite(mean_loss, grad_norm, state.step + 1, lr, dtype)
+            state.update_begins()
+            scaler.step(optimizer)
+            scaler.update()
+            model.zero_grad(set_to_none=True)
+            state.step_ends(count, time.perf_counter() - began)
+            validation_loss = None
+            if evaluate and is_due(state.step, eval_every, steps):
+                validation_loss = evaluate(model)
+                model.train()
+            if is_due(state.step, checkpoint_every, steps):
+                state.save()
+            bar.set_postfix(loss=f"{mean_loss:.3f}", refresh=False)
+            bar.update()
+            yield Step(state.step, mean_loss, lr, grad_norm, state.tokens, state.seconds, validation_loss)
+
+
+def accumulate_gradients(model, micro_batches, loss, dtype, scaler) -> tuple[float, float]:
+    """Add up in `.grad` the gradient of the sum of all losses over the sum of all counts, batch by batch.
+
+    Return (what the loss reports for each thing that it counts, how many it counted).
+    """
+    device = next(model.parameters()).device
+    reported, counted, guess = 0.0, 0, None
+    for batch in micro_batches:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            total, count, tell = checked(loss(model, to_device(batch, device)))
+        guess = guess or max(count, 1) * len(micro_batches)  # of all counts: right if they are equal
+        scaler.scale(total / guess).backward()
+        reported, counted = reported + tell.detach(), counted + count
+    if counted == 0:
+        raise ValueError(
+            "no target counts: the loss returned the count 0 for all batches of this step; check the loss mask"
+        )
+    if counted != guess:
+        for p in model.parameters():
+            if p.grad is not None:
+                p.grad.mul_(guess / counted)
+    return reported.item() / counted, counted
+
+
+def clip_gradients(model: nn.Module, clip: float | None) -> float:
+    """Return the norm of all gradients together; if it is above `clip`, shorten them to it."""
+    norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    if clip is not None and norm > clip:
+        clip_grads_with_norm_(model.parameters(), clip, norm)
+    return norm.item()
+
+
+def endless(batches: Iterable) -> Iterator[Any]:
     """Yield from `batches` again and again: an epoch after an epoch."""
     while True:
         count = 0
@@ -50,118 +170,22 @@ def endless(batches: Iterable[Batch]) -> Iterator[Batch]:
             raise ValueError("there is no batch left: give a non-empty, repeatable or endless source")
 
 
-def train(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    *,
-    steps: int,
-    lr: float = 1e-3,
-    schedule: Schedule = constant,
-    weight_decay: float = 0.1,
-    betas: tuple[float, float] = (0.9, 0.95),
-    optimizer: torch.optim.Optimizer | None = None,
-    clip: float | None = 1.0,
-    accumulate: int = 1,
-    label_smoothing: float = 0.0,
-    dtype: torch.dtype = torch.float32,
-    evaluate: Callable[[nn.Module], float] | None = None,
-    eval_every: int | None = None,
-    checkpoint: str | Path | None = None,
-    checkpoint_every: int | None = None,
-    resume: bool = False,
-) -> Iterator[Step]:
-    """Train `model` in place and yield a `Step` after each update.
+def is_due(step: int, every: int | None, steps: int) -> bool:
+    """Return whether something is due that is done every so many steps, and after the last."""
+    return step == steps or (every is not None and step % every == 0)
 
-    `batches` gives (inputs, targets), each (B, T). Without an `optimizer` it is AdamW on
-    `parameter_groups`: torch's fused one, whose steps are those of `optim.AdamW` in one pass over
-    memory; one of your own brings its own rate, decay and betas. `accumulate` batches make one update,
-    as if they were one large batch. `label_smoothing=e` trains towards 1 - e on the target and e
-    spread over all tokens, so that no logit need grow without end (Szegedy et al. 2015,
-    arXiv:1512.00567, sec. 7). `dtype` is the precision of matrix products (float16 adds loss scaling).
-    `evaluate(model)` runs every `eval_every` steps and after the last. `checkpoint` is written every
-    `checkpoint_every` steps, after the last, and when you stop it or an error does; `resume=True` goes
-    on from it, if it is there: exactly, where `batches` has a `state_dict`, as TokenBatches has;
-    another source starts again from its beginning. Arguments that you change, such as `lr`, count from
-    then on.
 
-    Raises ValueError for bad arguments and another run's checkpoint, OSError before the first step
-    if it cannot be written, FloatingPointError when the loss or a gradient is not finite.
+def set_rates(optimizer, factor: float) -> float:
+    """Multiply the rate that each group began with; return that of the first group."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["last_lr"] = group["initial_lr"] * factor
+    return optimizer.param_groups[0]["lr"]
 
-    >>> from llmcourse.model import GPT, ModelConfig
-    >>> ids = torch.arange(8).repeat(4, 1)
-    >>> model = GPT(ModelConfig(vocab_size=8, d_model=16, n_layers=1))
-    >>> [step.step for step in train(model, [(ids[:, :-1], ids[:, 1:])], steps=2)]
-    [1, 2]
-    """
-    check_counts(steps=steps, accumulate=accumulate, eval_every=eval_every, checkpoint_every=checkpoint_every)
-    check_arguments(model, optimizer, lr, weight_decay, betas, clip, label_smoothing, dtype)
-    if checkpoint is None and (resume or checkpoint_every):
-        raise ValueError("resume and checkpoint_every need a file: give checkpoint=PATH")
-    device = next(model.parameters()).device
-    if optimizer is None:
-        groups = parameter_groups(model, weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
-    set_initial_rates(optimizer)
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    parts, given = dict(optimizer=optimizer, scaler=scaler), describe(model, optimizer)
-    if hasattr(batches, "state_dict"):
-        parts["batches"] = batches
-    done, tokens, seconds = begin_run(checkpoint, resume, model, steps, given, **parts)
 
-    def save() -> None:
-        if checkpoint is not None:
-            numbers = dict(given=given, step=done, tokens=tokens, seconds=seconds)
-            save_checkpoint(checkpoint, model, **parts, **numbers)
-
-    source = endless(batches)
-    bar = tqdm(total=steps, initial=done, unit="step", leave=False, disable=not someone_is_watching())
-    model.train()
-    model.zero_grad(set_to_none=True)  # an earlier error may have left gradients
-    saved, before, updating = done, None, False
-    try:
-        while done < steps:
-            began = time.perf_counter()
-            for group in optimizer.param_groups:
-                group["lr"] = group["last_lr"] = group["initial_lr"] * schedule(done)
-            before = batches.state_dict() if "batches" in parts else None, random_state()
-            micro_batches = [next(source) for _ in range(int(accumulate))]
-            loss, counted = accumulate_gradients(model, micro_batches, device, dtype, scaler, label_smoothing)
-            scaler.unscale_(optimizer)
-            grad_norm = clip_gradients(model, clip)
-            scaled = dtype == torch.float16  # a scaler passes over gradients that overflow
-            if not (math.isfinite(loss) and (scaled or math.isfinite(grad_norm))):
-                raise FloatingPointError(
-                    diagnosis(loss, grad_norm, done + 1, optimizer.param_groups[0]["lr"])
-                )
-            updating = True
-            scaler.step(optimizer)
-            scaler.update()
-            model.zero_grad(set_to_none=True)
-            done, tokens = done + 1, tokens + counted
-            before, updating = None, False
-            seconds += time.perf_counter() - began
-            validation_loss = None
-            if evaluate and (done == steps or (eval_every and done % eval_every == 0)):
-                validation_loss = evaluate(model)
-                model.train()
-            if done == steps or (checkpoint_every and done % checkpoint_every == 0):
-                save()
-                saved = done
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            bar.update()
-            lr_now = optimizer.param_groups[0]["lr"]
-            yield Step(done, loss, lr_now, grad_norm, tokens, seconds, validation_loss)
-    except BaseException as error:  # stopped early: go back to the last whole step
-        if saved != done and not updating and not isinstance(error, FloatingPointError):
-            if before is not None:
-                place, random = before
-                set_random_state(random)
-                if place is not None:
-                    batches.load_state_dict(place)
-            save()
-        raise
-    finally:
-        bar.close()
+def progress_bar(done: int, steps: int) -> tqdm:
+    """Return a bar of steps, for `with`; where nobody is watching, it shows nothing."""
+    watched = someone_is_watching()
+    return tqdm(total=steps, initial=done, unit="step", leave=False, disable=not watched)
 
 
 def check_counts(**counts: int | None) -> None:
@@ -171,7 +195,7 @@ def check_counts(**counts: int | None) -> None:
             whole(count, name)
 
 
-def check_arguments(model, optimizer, lr, weight_decay, betas, clip, label_smoothing, dtype) -> None:
+def check_arguments(model, optimizer, lr, weight_decay, betas, clip, dtype) -> None:
     """Raise ValueError for an argument of `train` with which a run would fail late, or learn nothing."""
     number(lr, "lr", low=0.0, wanted="a number that is not negative, such as 1e-3")
     number(weight_decay, "weight_decay", low=0.0, wanted="a number that is not negative, such as 0.1")
@@ -179,8 +203,6 @@ def check_arguments(model, optimizer, lr, weight_decay, betas, clip, label_smoot
         raise ValueError(f"betas={betas}: must be two numbers in [0, 1), for example (0.9, 0.95)")
     if clip is not None and not clip > 0:
         raise ValueError(f"clip={clip}: must be above 0; 1.0 is usual, None does not clip")
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"label_smoothing={label_smoothing}: must be in [0, 1); 0 is none, 0.1 is usual")
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"dtype={dtype}: must be torch.float32, torch.bfloat16 or torch.float16")
     parameters = list(model.parameters())
@@ -209,40 +231,13 @@ def set_initial_rates(optimizer) -> None:
         group.setdefault("initial_lr", group["lr"])
 
 
-def clip_gradients(model: nn.Module, clip: float | None) -> float:
-    """Return the norm of all gradients together; if it is above `clip`, shorten them to it."""
-    norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    if clip is not None and norm > clip:
-        clip_grads_with_norm_(model.parameters(), clip, norm)
-    return norm.item()
+def check_finite(loss: float, grad_norm: float, step: int, lr: float, dtype: torch.dtype) -> None:
+    """Raise FloatingPointError for what is not finite; with float16, the scaler passes over such gradients."""
+    if not (math.isfinite(loss) and (dtype == torch.float16 or math.isfinite(grad_norm))):
+        raise FloatingPointError(non_finite_message(loss, grad_norm, step, lr))
 
 
-def accumulate_gradients(
-    model, micro_batches, device, dtype, scaler, label_smoothing=0.0
-) -> tuple[float, int]:
-    """Add up gradients of the mean loss over all counted targets.
-
-    Return (cross-entropy, number of counted targets): the cross-entropy without smoothing, which
-    can be compared between runs and with an evaluation.
-    """
-    counted = sum(int((targets != IGNORE).sum()) for _, targets in micro_batches)
-    if counted == 0:
-        raise ValueError(f"no target counts: all are {IGNORE}; check the loss mask of the batch")
-    total = torch.zeros((), device=device)
-    for inputs, targets in micro_batches:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = model(inputs.to(device)).flatten(0, 1)  # (B·T, V)
-        logits, targets = logits.float(), targets.to(device).flatten()
-        loss = plain = cross_entropy(logits, targets, IGNORE)
-        if label_smoothing:
-            options = dict(ignore_index=IGNORE, reduction="sum", label_smoothing=label_smoothing)
-            loss = F.cross_entropy(logits, targets, **options)
-        scaler.scale(loss / counted).backward()
-        total += plain.detach()
-    return total.item() / counted, counted
-
-
-def diagnosis(loss: float, grad_norm: float, step: int, lr: float) -> str:
+def non_finite_message(loss: float, grad_norm: float, step: int, lr: float) -> str:
     """Say what a loss or gradient that is not finite usually means, and what to do next."""
     what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {grad_norm}"
     return (

@@ -1,5 +1,6 @@
 """What the notebook tests share."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -7,6 +8,12 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 IGNORED = "nbval-ignore-output"
+NUMBER = r"-?\d+(?:\.\d+)?"
+# A line that `band` printed; VALUE stands in a notebook that waits to be run.
+BAND_LINE = re.compile(
+    rf"^(?P<name>.*): (?P<value>{NUMBER}|VALUE), (?P<verdict>inside|OUTSIDE) (?P<low>{NUMBER}) to (?P<high>{NUMBER})$",
+    re.MULTILINE,
+)
 
 
 def read(path: Path):

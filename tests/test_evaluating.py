@@ -16,8 +16,9 @@ from llmcourse.generate import generate, generate_tokens
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.monitor.run_record import copied_share, future_change
 from llmcourse.runtime import evaluating
-from llmcourse.teach.entropy import neural_predictor
+from llmcourse.teach.chapters.ch01_background.entropy import neural_predictor
 from llmcourse.tune.initialization import activation_and_gradient_norms
+from llmcourse.tune.noise_scale import measure_noise_scale
 
 V = 17
 IDS = torch.randint(V, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -47,7 +48,7 @@ READERS: dict[str, Callable] = {  # each gives numbers that dropout would change
     "future_change": lambda model: future_change(model, IDS),
     "copied_share": lambda model: copied_share(model, IDS.repeat(20, 1)),
     "neural_predictor": lambda model: neural_predictor(model)(ROWS),
-    "activation_and_gradient_norms": lambda model: activation_and_gradient_norms(model, IDS, IDS),
+    "activation_and_gradient_norms": lambda model: activation_and_gradient_norms(model, (IDS, IDS)),
     "start_decoding": decoded,
     "generate": lambda model: generate(model, IDS, 8, seed=0),
     "generate without a cache": lambda model: generate(model, IDS, 8, temperature=0, use_cache=False),
@@ -162,7 +163,6 @@ class MpsModel(nn.Module):
                                   "multiple_choice", "noise_scale"])  # fmt: skip
 def test_float64_is_asked_for_on_the_cpu_only(name, monkeypatch):
     from llmcourse.monitor import run_record as probes
-    from llmcourse.tune import lr_range as tuning
 
     wanted = {
         "length": lambda: probes.length([torch.tensor([3.0, 4.0]).as_subclass(OnMps)]) == 5.0,
@@ -174,8 +174,11 @@ def test_float64_is_asked_for_on_the_cpu_only(name, monkeypatch):
         "token_losses": lambda: evaluate_loss(MpsModel(), IDS.flatten()) > 0,
         "multiple_choice": lambda: (multiple_choice(MpsModel(), ROWS[:1], [ROWS[1:]])[0] < 0).all(),
         "noise_scale": lambda: (
-            tuning.measure_noise_scale(
-                MpsModel(), IDS[:2], IDS[:2], small=1, loss=lambda model, x, y: (model.weight * x[0, 0]).sum()
+            measure_noise_scale(
+                MpsModel(),
+                [IDS[:2]],
+                small=1,
+                loss=lambda model, ids: ((model.weight * ids[0][0, 0]).sum(), 1),
             ).noise_trace
             > 0
         ),

@@ -3,10 +3,14 @@
 import base64
 import re
 import struct
+import sys
 
 import nbformat
 import pytest
 from notebook_tools import IGNORED, NOTEBOOKS, ROOT, code_cells, compared, printed, read, tags
+
+sys.path.insert(0, str(ROOT / "tools"))
+import study_minutes
 
 SETUP = code_cells(read(NOTEBOOKS[0]))[0].source
 COLAB = "https://colab.research.google.com/github/llmcourse/llmcourse/blob/main/"
@@ -110,8 +114,15 @@ def test_head_has_title_badge_and_measured_cost(path):
     head = read(path).cells[0].source
     assert head.startswith("# ")
     assert BADGE.format(path.name) in head
-    assert re.search(r"\*Measured: \d+ s .* GB of memory.*\*", head)
+    assert re.search(r"^\*Measured: \d+ s .* GB of memory.*\*$", head, flags=re.MULTILINE)
     assert len(re.findall(r"^\d\. ", head, flags=re.MULTILINE)) in (3, 4, 5), "three to five goals"
+
+
+def test_head_states_minutes_of_study_that_are_about_right(path):
+    notebook = read(path)
+    (minutes,) = study_minutes.STATED.findall(notebook.cells[0].source)
+    estimate = study_minutes.study_minutes(notebook)
+    assert abs(int(minutes) - estimate) <= max(5, 0.1 * estimate), "run tools/study_minutes.py"
 
 
 def test_ends_with_a_recap_of_every_goal(path):

@@ -1,13 +1,19 @@
 """The files around the package agree with each other."""
 
 import ast
+import contextlib
+import json
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
+import urllib.error
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -24,10 +30,12 @@ import install
 import readme_picture
 import readme_tree
 import run_notebooks
+import study_minutes
 import test_colab as colab_tool
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIREMENTS = [Requirement(text) for text in PROJECT["dependencies"]]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -88,12 +96,74 @@ def test_the_extra_of_the_laptop_holds_that_of_colab():
     assert not [text for text in extras["colab"] if text.startswith("ipywidgets")]  # it asks for jedi
 
 
-def test_readme_lists_every_chapter_with_its_badge_and_measured_minutes():
+LAB = re.search(r"^lab:.*\n\t\$\(BIN\)/jupyter (.*)$", MAKEFILE, flags=re.MULTILINE).group(1)
+START = re.search(r"^START  := (.*)$", MAKEFILE, flags=re.MULTILINE).group(1)
+
+
+def test_conda_users_open_the_same_page_as_make_lab():
+    assert "--LabApp.default_url=$(START)" in LAB
+    assert f"`jupyter lab --LabApp.default_url={START}`" in README
+
+
+def test_make_lab_prints_an_address_that_opens_00_with_the_project_beside_it(tmp_path):
+    """The line of the Makefile itself, without a browser."""
+    options = shlex.split(LAB.replace("$(START)", START).replace("$(CURDIR)", str(ROOT)))
+    command = [sys.executable, "-m", "jupyter", *options, "--no-browser", "--ServerApp.allow_root=True"]
+    places = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "RUNTIME")}
+    server = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, encoding="utf-8", env=os.environ | places
+    )
+    try:
+        lines = iter(server.stderr.readline, "")
+        address = next(m.group() for line in lines if (m := re.search(r"http://127\S+token=\S+", line)))
+        place, token = address.split("?")
+        assert place.endswith(START)
+
+        def ask(path: str) -> str:
+            url = f"{place.removesuffix(START)}{path}?{token}"
+            for _ in range(60):  # it prints before it listens
+                with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(url) as answer:
+                    return answer.read().decode()
+                time.sleep(1)
+            raise TimeoutError(url)
+
+        page = re.search(r'id="jupyter-config-data" type="application/json">(.*?)</script>', ask(START), re.S)
+        assert json.loads(page.group(1))["treePath"] == "notebooks/00_start_here.ipynb"
+        beside = {entry["name"] for entry in json.loads(ask("/api/contents/"))["content"]}
+        assert {"README.md", "data", "slides", "notebooks"} <= beside
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+
+
+def table_rows(text: str) -> dict[str, str]:
+    """Return the rows of a table of notebooks by the notebook that each begins with."""
+    found = re.findall(r"^(\| \[(\w+)\]\((?:notebooks/)?\2\.ipynb\).*)$", text, flags=re.MULTILINE)
+    return {stem: row for row, stem in found}
+
+
+def test_readme_lists_every_chapter_with_its_badge_minutes_and_measured_seconds():
+    rows = table_rows(README)
+    assert sorted(rows) == [path.stem for path in NOTEBOOKS]
     for path in NOTEBOOKS:
-        row = next(line for line in README.splitlines() if f"notebooks/{path.name})" in line and "|" in line)
+        row, head = rows[path.stem], read(path).cells[0].source
         assert f"blob/main/notebooks/{path.name}" in row, "the badge"
-        seconds = re.search(r"\*Measured: (\d+) s", read(path).cells[0].source).group(1)
-        assert f"| {seconds} s |" in row
+        (minutes,) = study_minutes.STATED.findall(head)
+        (seconds,) = re.findall(r"\*Measured: (\d+) s", head)
+        assert f"| {minutes} min | {seconds} s |" in row
+
+
+def test_one_path_leads_through_all_notebooks():
+    """README's table, the table of 00 and the chain of "Next" have one order; the last leads back."""
+    order = list(table_rows(README))
+    first = read(NOTEBOOKS[0])
+    assert [order[0], *table_rows(first.cells[-1].source)] == order, "the table in 00"
+    visited, stem = [], order[0]
+    while stem not in visited:
+        visited.append(stem)
+        recap = read(ROOT / "notebooks" / f"{stem}.ipynb").cells[-1].source
+        stem = re.search(r"\]\((\w+)\.ipynb\)", recap.split("**Next:**")[1])[1]
+    assert visited == order
 
 
 def test_readme_links_are_alive():

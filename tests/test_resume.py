@@ -18,6 +18,7 @@ from torch import nn
 
 from llmcourse.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from llmcourse.data.batches import TokenBatches
+from llmcourse.losses import smoothed_next_token_loss
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.optim import AdamW, Together, muon_and_adamw, parameter_groups
 from llmcourse.training import train
@@ -365,7 +366,7 @@ def test_a_run_goes_on_in_another_precision_with_its_moments(tmp_path, first, th
     [
         (dict(clip=None), None),
         (dict(accumulate=3), None),
-        (dict(label_smoothing=0.3), None),
+        (dict(loss=smoothed_next_token_loss(0.3)), None),
         (dict(schedule=lambda i: 0.5 if i > 2 else 1.0), None),
         (dict(steps=2), "steps=2, but the run in .* has done 3: give at least as many"),
         (dict(batches="seed"), "seed=3 and these have 4"),

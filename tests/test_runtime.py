@@ -21,6 +21,7 @@ import torch
 import llmcourse
 from llmcourse import runtime
 from llmcourse.runtime import Timer, autocast_dtype, pick_device, set_up, someone_is_watching
+from llmcourse.support import files
 from llmcourse.support.files import atomic_write
 
 
@@ -352,7 +353,7 @@ def test_a_disk_without_permissions_is_no_reason_to_lose_a_run(tmp_path, monkeyp
 @pytest.mark.parametrize(("failures", "pauses"), [(1, (0.0, 0.0)), (2, (0.0, 0.0)), (3, (0.0, 0.0)), (1, ())])
 def test_a_file_that_another_program_holds_is_waited_for(tmp_path, monkeypatch, failures, pauses):
     """On Windows, a virus scanner or an open TensorBoard makes `replace` fail with "Access is denied"."""
-    monkeypatch.setattr(runtime, "PAUSES", pauses)
+    monkeypatch.setattr(files, "PAUSES", pauses)
     replace, tries = Path.replace, []
 
     def held(self, target):

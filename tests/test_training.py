@@ -18,6 +18,7 @@ from llmcourse.checkpoint import check_config, load_checkpoint, save_checkpoint
 from llmcourse.data.batches import IGNORE, TokenBatches
 from llmcourse.evaluate.likelihood import evaluate_loss
 from llmcourse.finetune.lora import add_lora, merge_lora
+from llmcourse.losses import next_token_loss, smoothed_next_token_loss
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.monitor.tensorboard import log_steps, read_scalars
 from llmcourse.optim import AdamW, muon_and_adamw, parameter_groups
@@ -154,8 +155,7 @@ def test_four_accumulated_batches_equal_one_of_four_times_the_size(ignored):
     parts = list(zip(inputs.chunk(4), targets.chunk(4), strict=True))
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     one, four = make_model(), make_model()
-    device = torch.device("cpu")
-    loss, counted = accumulate_gradients(four, parts, device, torch.float32, scaler)
+    loss, counted = accumulate_gradients(four, parts, next_token_loss, torch.float32, scaler)
     expected = plain_loss(one, inputs, targets)
     expected.backward()
     assert counted == int((targets != IGNORE).sum())
@@ -259,9 +259,8 @@ def test_gradients_of_smoothed_labels_equal_torchs(smoothing, parts):
     micro_batches = list(zip(inputs.chunk(parts), targets.chunk(parts), strict=True))
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     mine, theirs = make_model(), make_model()
-    loss, counted = accumulate_gradients(
-        mine, micro_batches, torch.device("cpu"), torch.float32, scaler, smoothing
-    )
+    smoothed = smoothed_next_token_loss(smoothing)
+    loss, counted = accumulate_gradients(mine, micro_batches, smoothed, torch.float32, scaler)
     logits, options = theirs(inputs).flatten(0, 1), dict(ignore_index=IGNORE)
     F.cross_entropy(logits, targets.flatten(), label_smoothing=smoothing, **options).backward()
     assert counted == int((targets != IGNORE).sum())
@@ -273,7 +272,8 @@ def test_gradients_of_smoothed_labels_equal_torchs(smoothing, parts):
 def test_smoothing_keeps_a_doubt_and_the_reported_loss_says_how_much():
     ids = torch.arange(T + 1).repeat(4, 1)
     batches, e = [(ids[:, :-1], ids[:, 1:])], 0.2
-    losses = [s.loss for s in train(make_model(), batches, steps=300, lr=1e-2, label_smoothing=e)]
+    smoothed = smoothed_next_token_loss(e)
+    losses = [s.loss for s in train(make_model(), batches, steps=300, lr=1e-2, loss=smoothed)]
     assert losses[0] == pytest.approx(plain_loss(make_model(), *batches[0]).item(), abs=1e-5)
     assert losses[-1] == pytest.approx(-math.log(1 - e + e / V), abs=0.01)  # the best that it aims at
     assert next(train(make_model(), batches, steps=1)).loss == losses[0]
@@ -281,8 +281,8 @@ def test_smoothing_keeps_a_doubt_and_the_reported_loss_says_how_much():
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, 2.0, math.nan])
 def test_label_smoothing_out_of_range_is_an_error(smoothing):
-    with pytest.raises(ValueError, match=r"label_smoothing=.*must be in \[0, 1\)"):
-        next(train(make_model(), make_batches(1), steps=1, label_smoothing=smoothing))
+    with pytest.raises(ValueError, match=rf"smoothing is {smoothing}: give a number in \[0, 1\)"):
+        smoothed_next_token_loss(smoothing)
 
 
 # ---- exact resume ---------------------------------------------------------------------------

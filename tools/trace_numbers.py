@@ -22,14 +22,15 @@ import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import nbformat
+from nbval.plugin import get_sanitize_patterns
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TRACES = ROOT / "tests" / "prose_numbers.tsv"
+SANITIZER = ROOT / "tests" / "nbval_sanitize.cfg"
 COLUMNS = ["notebook", "cell", "number", "times", "where", "line"]
 
 TEENS = [
@@ -60,7 +61,7 @@ RANGE = re.compile(r"(?:-| to | and |, )\d[\d.,]*(?:\s?%| points?\b)")  # 57 and
 # What looks like a number in the text and is a name, a year or a reference.
 NAMES = re.compile(
     r"\]\([^)\s]*\)|https?://\S+|arXiv:\d+\.\d+|\w+#\d+"
-    r"|^\s*\d\. |\*Measured:[^*]*\*|\*\*Exercise \S+\*\* \(\d+ minutes, difficulty \d\)"
+    r"|^\s*\d\. |\*(?:Measured|To study):[^*]*\*|\*\*Exercise \S+\*\* \(\d+ minutes, difficulty \d\)"
     r"|(?<![\d.,])0\d[a-e]?\b\w*|\| \d(?:\.\d)?(?:, (?:step|formula) \d)? \|$"
     r"|(?<![\w,.])(?:19[3-9]\d|20[0-2]\d)(?!\d|[.,]\d)"
     r"|(?i:\b(?:chapters?|sections?|sec\.|tables?|figures?|appendix|eq\.|equations?|algorithms?|alg\.) )"
@@ -160,8 +161,15 @@ def read(path: Path):
     return nbformat.read(path, as_version=4)
 
 
+def sanitize(text: str) -> str:
+    """Return what nbval compares of an output: without the values of its band lines."""
+    for pattern, replacement in get_sanitize_patterns(SANITIZER.read_text(encoding="utf-8")):
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
 def output_lines(cell) -> list[str]:
-    """Return the lines that a cell printed or displayed, without the hints of its exercise."""
+    """Return the lines that a cell printed or displayed, without values of bands and hints of exercises."""
     texts = []
     for output in cell.get("outputs", []):
         data = output.get("data", {})
@@ -170,16 +178,17 @@ def output_lines(cell) -> list[str]:
             texts.append(html.unescape(re.sub(r"<[^>]+>", " ", data.get("text/html", ""))))
         if not data.get("text/plain", "").startswith("<"):
             texts.append(data.get("text/plain", ""))
-    return [line for text in texts for line in text.splitlines() if line.strip()]
+    return [line for text in texts for line in sanitize(text).splitlines() if line.strip()]
 
 
 @functools.cache
 def exercise_lines(name: str) -> list[str]:
-    """Return what defines an exercise: its solution, its hints and its check."""
-    for file in (ROOT / "llmcourse" / "teach").glob("chapter_*.py"):
-        for before, part in pairwise(file.read_text(encoding="utf-8").split("@exercise(")):
+    """Return what defines an exercise: its hints and its check, and the solutions of its room."""
+    for file in (ROOT / "llmcourse" / "teach" / "chapters").glob("*/*checks.py"):
+        for part in file.read_text(encoding="utf-8").split("@exercise(")[1:]:
             if part.lstrip().startswith(f'"{name}"'):
-                return (before + part).splitlines()
+                solutions = file.with_name("solutions.py").read_text(encoding="utf-8")
+                return (part + solutions).splitlines()
     raise KeyError(f"no exercise is called {name!r}")
 
 

@@ -1,10 +1,10 @@
-"""From token ids to batches of (inputs, targets).
+"""From token ids to batches: (inputs, targets), or rows with a label.
 
 Dimensions: B batch, T time (context_length).
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,23 @@ from torch import Tensor
 from llmcourse.support.inputs import whole
 
 IGNORE = -100  # a target with this id does not count in the loss: torch's own convention
+Batch = tuple[Tensor, Tensor]  # (inputs, targets), each (B, T)
+
+
+def to_device(batch, device):
+    """Return a batch with its tensors on `device`: a tensor, or tuples, lists and dictionaries of them.
+
+    >>> to_device({"ids": (torch.tensor([1]), "as it is")}, "cpu")
+    {'ids': (tensor([1]), 'as it is')}
+    """
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: to_device(part, device) for name, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        parts = [to_device(part, device) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    return batch
 
 
 def pack(documents: Iterable[Sequence[int]], end_id: int) -> Tensor:
@@ -47,7 +64,30 @@ def pad(documents: Sequence[Sequence[int]], length: int, pad_id: int) -> tuple[T
     return inputs, targets
 
 
-class TokenBatches:
+class _EndlessBatches:
+    """Batches that are known by their number: `position` is the place to go back to."""
+
+    position = 0
+
+    def __iter__(self):
+        return self
+
+    def state_dict(self) -> dict:
+        """Return what a checkpoint must keep."""
+        return {"position": self.position, **self._identity()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go to the saved position. Raises ValueError if the data or the batches are others."""
+        for name, mine in self._identity().items():
+            if state[name] != mine:
+                raise ValueError(
+                    f"the checkpoint's batches have {name}={state[name]} and these have "
+                    f"{mine}: resume with the same data, or start without resume"
+                )
+        self.position = state["position"]
+
+
+class TokenBatches(_EndlessBatches):
     """Endless batches of (inputs, targets), each (B, T), cut from one row of token ids.
 
     The row is cut into windows of T tokens, shuffled anew each epoch and shifted by a random
@@ -80,7 +120,6 @@ class TokenBatches:
                 f"{len(self.token_ids)} tokens are too few for one batch of {batch_size} x "
                 f"{context_length}: {needed} are needed; use more text, or smaller batches"
             )
-        self.position = 0
         self._epoch = -1
 
     def _shuffle(self, epoch: int) -> None:
@@ -93,9 +132,6 @@ class TokenBatches:
             self._starts = len(self.token_ids) - 1 - self.context_length - self._starts
         self._epoch = epoch
 
-    def __iter__(self):
-        return self
-
     def __next__(self) -> tuple[Tensor, Tensor]:
         epoch, index = divmod(self.position, self.batches_per_epoch)
         if epoch != self._epoch:
@@ -105,26 +141,13 @@ class TokenBatches:
         self.position += 1
         return rows[:, :-1], rows[:, 1:]
 
-    def state_dict(self) -> dict:
-        """Return what a checkpoint must keep."""
+    def _identity(self) -> dict:
         return {
-            "position": self.position,
             "seed": self.seed,
             "batch_size": self.batch_size,
             "context_length": self.context_length,
             "n_tokens": len(self.token_ids),
         }
-
-    def load_state_dict(self, state: dict) -> None:
-        """Go to the saved position. Raises ValueError if the data or the batches are others."""
-        mine = self.state_dict()
-        for name in mine.keys() - {"position"}:
-            if state[name] != mine[name]:
-                raise ValueError(
-                    f"the checkpoint's batches have {name}={state[name]} and these have "
-                    f"{mine[name]}: resume with the same data, or start without resume"
-                )
-        self.position = state["position"]
 
 
 def batches_by_length(lengths: Sequence[int], batch_size: int, seed: int | None = None) -> list[list[int]]:
@@ -161,3 +184,46 @@ def pad_right(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, T
     lengths = torch.tensor([len(row) for row in rows])
     token_ids, _ = pad(rows, max([1, *lengths.tolist()]), pad_id)
     return token_ids, (torch.arange(token_ids.shape[1]) < lengths[:, None]).long()
+
+
+class LabelledBatches(_EndlessBatches):
+    """Endless batches (token_ids, attention_mask, labels) of rows of about equal length, padded on the right.
+
+    `rows` are lists of token ids, `labels` (N,) their classes. Rows and batches are shuffled anew each
+    epoch, as `batches_by_length` does; the last batch of an epoch may be smaller. Batch number
+    `position` depends on the seed and on nothing else: setting it resumes exactly.
+
+    Raises ValueError without a row, and where each row has not one label.
+
+    >>> batches = LabelledBatches([[5, 6], [7], [8, 9]], torch.tensor([0, 1, 0]), batch_size=2)
+    >>> sorted(len(next(batches)[2]) for _ in range(2))
+    [1, 2]
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]], labels: Tensor, batch_size: int = 16, seed: int = 0):
+        if len(rows) != len(labels):
+            raise ValueError(f"{len(rows)} texts but {len(labels)} labels: each text needs one label")
+        self.rows, self.labels, self.batch_size, self.seed = rows, labels, batch_size, seed
+        self._shuffle(0)
+
+    def _shuffle(self, epoch: int) -> None:
+        lengths = [len(row) for row in self.rows]
+        self._batches = batches_by_length(lengths, self.batch_size, seed=self.seed * 1009 + epoch)
+        self._epoch = epoch
+
+    def __next__(self) -> tuple[Tensor, Tensor, Tensor]:
+        epoch, index = divmod(self.position, len(self._batches))
+        if epoch != self._epoch:
+            self._shuffle(epoch)
+        batch = self._batches[index]
+        self.position += 1
+        return *pad_right([self.rows[i] for i in batch]), self.labels[batch]
+
+    def _identity(self) -> dict:
+        n_tokens = sum(len(row) for row in self.rows)
+        return {
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "n_rows": len(self.rows),
+            "n_tokens": n_tokens,
+        }

@@ -7,16 +7,17 @@ import copy
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmcourse.data.batches import batches_by_length, pad_right
+from llmcourse.data.batches import LabelledBatches, batches_by_length, pad_right
+from llmcourse.losses import classification_loss
 from llmcourse.model import GPT
 from llmcourse.optim import AdamW, parameter_groups
 from llmcourse.runtime import evaluating
 from llmcourse.schedules import warmup_cosine
 from llmcourse.support.inputs import class_row, id_row, text_list, whole
 from llmcourse.support.outputs import no_nan
+from llmcourse.training import train
 
 
 def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
@@ -150,26 +151,16 @@ def fit_classifier(
     """Train all weights on `rows` of token ids in place; return the loss of each step.
 
     Batches come from rows of about equal length, shuffled anew each epoch. Raises ValueError, before
-    the first step, for missing labels, a class that the head lacks, and rows as `gpt_features` does.
+    the first step, for missing labels, a class that the head lacks, and rows as `gpt_features` does;
+    FloatingPointError when the loss is not finite.
     """
     rows, labels = _labelled_rows(model, rows, labels)
     steps = whole(steps, "steps")
-    model.train()
+    batches = LabelledBatches(rows, labels, batch_size, seed)
     optimizer = AdamW(parameter_groups(model, weight_decay=0.1), lr=lr)
-    schedule, losses, epoch = warmup_cosine(steps, max(1, steps // 10)), [], 0
-    while len(losses) < steps:
-        batches = batches_by_length([len(row) for row in rows], batch_size, seed=seed * 1009 + epoch)
-        epoch += 1
-        for batch in batches[: steps - len(losses)]:
-            for group in optimizer.param_groups:
-                group["lr"] = lr * schedule(len(losses))
-            loss = F.cross_entropy(model(*pad_right([rows[i] for i in batch])), labels[batch])
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
-    return losses
+    schedule = warmup_cosine(steps, max(1, steps // 10))
+    how = dict(loss=classification_loss, optimizer=optimizer, schedule=schedule)
+    return [step.loss for step in train(model, batches, steps=steps, **how)]
 
 
 @torch.no_grad()

@@ -207,8 +207,8 @@ def too_good(run: Run) -> str | None:
     """Who predicts text far better than pairs of tokens do should write no worse than they do."""
     if _final(run) < run.text_bigram_loss - 0.5 and run.sample_bigram_loss > run.text_bigram_loss + 1:
         return (
-            f"a validation loss of {_final(run):.2f}, but its own text costs {run.sample_bigram_loss:.2f} nats by counted "
-            f"pairs, and real text {run.text_bigram_loss:.2f}: it is told the answers"
+            f"a validation loss of {_final(run):.2f}, but its own text costs {run.sample_bigram_loss:.2f} nats by a "
+            f"bigram model, and real text {run.text_bigram_loss:.2f}: it is told the answers"
         )
 
 

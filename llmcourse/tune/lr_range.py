@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from llmcourse.training import Batch, train
+from llmcourse.training import train
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Sweep:
 
 def lr_range_test(
     model: nn.Module,
-    batches: Iterable[Batch],
+    batches: Iterable,
     *,
     low: float = 1e-5,
     high: float = 1.0,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from llmcourse import runtime
 from llmcourse.data.sources.encoder import stand_in_encoder
 from llmcourse.finetune import classify
 from llmcourse.model import GPT, ModelConfig
@@ -107,9 +108,9 @@ def test_features_of_an_encoder_do_not_depend_on_the_batch(encoder):
 def test_bfloat16_only_where_the_processor_has_it(monkeypatch):
     for capabilities, dtype in (({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda c=capabilities: c, raising=False)
-        assert classify.fast_dtype() == dtype
+        assert runtime.fast_dtype() == dtype
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert classify.fast_dtype() == torch.float32
+    assert runtime.fast_dtype() == torch.float32
 
 
 def test_the_probe_is_logistic_regression_on_standardized_features():

@@ -1,0 +1,1 @@
+"""The room of `03b_data`."""

@@ -1,0 +1,1 @@
+"""The room of `03e_evaluation`."""

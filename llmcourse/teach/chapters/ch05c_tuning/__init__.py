@@ -1,0 +1,1 @@
+"""The room of `05c_tuning`."""

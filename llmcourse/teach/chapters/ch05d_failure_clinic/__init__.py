@@ -1,0 +1,1 @@
+"""The room of `05d_failure_clinic`."""

@@ -1,4 +1,4 @@
-"""Counted language models: the baseline that a neural one must beat.
+"""N-gram language models: counts of what followed, the baseline that a neural one must beat.
 
 Dimensions: N tokens of the text, V vocabulary.
 """

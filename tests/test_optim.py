@@ -17,6 +17,7 @@ from llmcourse.optim import (
     orthogonalize,
     parameter_groups,
 )
+from llmcourse.tune.techniques import make_config, make_model
 
 GROUPS = [
     dict(lr=1e-2, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0),
@@ -261,7 +262,9 @@ def test_muon_refuses_a_vector():
 
 
 def test_every_parameter_is_in_exactly_one_group_and_muon_has_the_matrices_of_the_blocks():
-    model = GPT(ModelConfig(11, d_model=16, value_embeddings=True, token_shift=True, embedding_shift=1))
+    model = make_model(
+        make_config(11, d_model=16, value_embeddings=True, token_shift=True, embedding_shift=1)
+    )
     optimizer = muon_and_adamw(model)
     found = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(found) == sorted(id(p) for p in model.parameters())

@@ -19,7 +19,6 @@ from llmcourse.evaluate.likelihood import evaluate_loss
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.monitor.run_record import Run, record_run
 from llmcourse.optim import AdamW, parameter_groups
-from llmcourse.positions import apply_rotary
 from llmcourse.schedules import warmup_cosine
 
 STEPS, CONTEXT, BATCH = 160, 64, 8
@@ -161,14 +160,21 @@ def eval_forgotten(setup: Setup) -> None:
 class ColumnAttention(MultiHeadAttention):
     """Attention whose softmax runs over the queries, dim=-2, instead of the keys."""
 
-    def forward(self, x, mask=None, is_causal=False, rotary=None, cache=None, return_weights=False, *_):
-        """Return (B, T, C), and the weights (B, H, T, T) if asked for."""
-        (B, T, C), (q, k, v) = x.shape, self.split_heads(x)
-        q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
-        scores = q @ k.transpose(-2, -1) / math.sqrt(self.d_head)  # (B, H, T, T)
-        weights = scores.masked_fill(~causal_mask(T, device=x.device), float("-inf")).softmax(dim=-2)
-        y = self.out((weights @ v).transpose(1, 2).reshape(B, T, C))
-        return (y, weights) if return_weights else y
+    def forward(self, x, mask=None, is_causal=False, rotary=None, cache=None):
+        """Return (B, T, C) from x (B, T, C)."""
+        q, k, v = self.split_heads(x, rotary)
+        return self.out((column_weights(q, k) @ v).transpose(1, 2).flatten(2))
+
+    def weights(self, x, mask=None, is_causal=False, rotary=None):
+        """Return (B, H, T, T), where not each row but each column sums to 1."""
+        return column_weights(*self.split_heads(x, rotary)[:2])
+
+
+def column_weights(q: Tensor, k: Tensor) -> Tensor:
+    """Return (B, H, T, T): the softmax over the queries of causal scores."""
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    later = ~causal_mask(q.shape[-2], device=q.device)
+    return scores.masked_fill(later, float("-inf")).softmax(dim=-2)
 
 
 def softmax_over_queries(setup: Setup) -> None:

@@ -12,6 +12,7 @@ from llmcourse import runtime
 from llmcourse.data.sources.encoder import stand_in_encoder
 from llmcourse.finetune import classify
 from llmcourse.model import GPT, ModelConfig
+from llmcourse.tune.techniques import make_config, make_model
 
 ROWS = [[3, 4, 5, 6], [7], [8, 9, 1], [2, 2, 2, 2, 2], [1, 5]]
 
@@ -61,7 +62,7 @@ def test_the_last_hidden_state_gives_the_models_logits():
     "part", [dict(value_embeddings=True), dict(embedding_shift=2), dict(token_shift=True), dict(qk_norm=True)]
 )
 def test_the_last_hidden_state_gives_the_logits_with_every_part_that_a_reader_can_switch_on(part):
-    model = GPT(ModelConfig(vocab_size=30, context_length=12, d_model=16, n_layers=2, **part)).eval()
+    model = make_model(make_config(vocab_size=30, context_length=12, d_model=16, n_layers=2, **part)).eval()
     for parameter in model.parameters():  # zeros would hide what is forgotten
         torch.nn.init.normal_(parameter, std=0.3)
     ids = torch.tensor([ROWS[0]])

@@ -32,21 +32,24 @@ def load_ids(tokenizer, quiet: bool = False) -> tuple[Tensor, Tensor]:
 
 
 def train_with(
-    positions: str, train_ids: Tensor, vocab_size: int, seed: int, steps: int = 500, **where
+    positions: str,
+    train_ids: Tensor,
+    vocab_size: int,
+    seed: int,
+    steps: int = 500,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> GPT:
-    """Return a small model with these positions, trained on windows of `SHORT` tokens.
-
-    `where` may hold the `device` and the `dtype`.
-    """
+    """Return a small model with these positions, trained on windows of `SHORT` tokens."""
     torch.manual_seed(seed)
     config = ModelConfig(
         vocab_size, context_length=LONG, d_model=96, n_heads=4, n_layers=2,
         positions=positions, scaled_embeddings=positions == "sinusoidal",
     )  # fmt: skip
-    model = GPT(config).to(where.get("device", "cpu"))
+    model = GPT(config).to(device)
     batches = TokenBatches(train_ids, batch_size=8, context_length=SHORT, seed=seed)
     schedule = warmup_cosine(steps, warmup_steps=30, final_factor=0.05)
-    for _ in train(model, batches, steps=steps, lr=4e-3, schedule=schedule, dtype=where.get("dtype")):
+    for _ in train(model, batches, steps=steps, lr=4e-3, schedule=schedule, dtype=dtype):
         pass
     return model.eval()
 

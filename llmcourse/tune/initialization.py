@@ -28,7 +28,7 @@ def initialize(model: GPT, std: float = 0.02, residual_scaling: bool = True) -> 
         if not isinstance(module, nn.Linear | nn.Embedding) or name == "bigram_logits":
             continue
         writes = name.endswith(("attention.out", "mlp.down"))
-        if not (writes and model.config.zero_init):
+        if not (writes and getattr(model.config, "zero_init", False)):
             nn.init.normal_(module.weight, std=residual if writes else std)
     return model
 

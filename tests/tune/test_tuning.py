@@ -11,19 +11,20 @@ from torch import nn
 
 from llmcourse.data.batches import IGNORE
 from llmcourse.losses import mean_loss
-from llmcourse.model import GPT, ModelConfig
+from llmcourse.model import ModelConfig
 from llmcourse.training import train
 from llmcourse.tune import lr_range as tuning
 from llmcourse.tune.initialization import activation_and_gradient_norms, initialize
 from llmcourse.tune.lr_range import Sweep, lr_range_test
 from llmcourse.tune.noise_scale import measure_noise_scale, noise_scale
+from llmcourse.tune.techniques import make_config, make_model
 
 CONFIG = ModelConfig(vocab_size=11, context_length=8, d_model=16, n_heads=2, n_layers=2)
 
 
 def model(seed=0, **changes):
     torch.manual_seed(seed)
-    return GPT(ModelConfig(**{**CONFIG.__dict__, **changes}))
+    return make_model(make_config(**{**CONFIG.__dict__, **changes}))
 
 
 def batch(rows=4, seed=0):

@@ -8,12 +8,12 @@ import pytest
 
 from llmcourse.data.sources.reviews import load_reviews, split_by_movie
 from llmcourse.monitor.diagnose import diagnose
+from llmcourse.monitor.small_run import healthy_setup
 from llmcourse.pretrained import load_course_model
 from llmcourse.teach.chapters.ch02_core_concepts import methods
 from llmcourse.teach.chapters.ch03e_significance import tiny
 from llmcourse.teach.chapters.ch05a_transformers import judge
 from llmcourse.teach.chapters.ch05d_failure_clinic import patients, spikes, stored
-from llmcourse.teach.clinic import healthy_setup
 from llmcourse.tune.search import best_trial, random_search
 
 LETTERS = {letter: name for names in patients.ROUNDS.values() for letter, name in names.items()}

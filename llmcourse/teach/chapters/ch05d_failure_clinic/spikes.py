@@ -7,7 +7,7 @@ from statistics import median
 import torch
 
 from llmcourse.data.batches import Batch
-from llmcourse.teach.clinic import BATCH, CONTEXT, Setup, characters
+from llmcourse.monitor.small_run import BATCH, CONTEXT, Setup, characters
 from llmcourse.training import Step, train
 
 

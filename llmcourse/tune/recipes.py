@@ -70,7 +70,7 @@ class Recipe:
         return shape(self.steps, self.warmup_steps, self.final_factor)
 
 
-def follow(
+def train_recipe(
     recipe: Recipe,
     model: GPT,
     token_ids: Tensor,

@@ -16,6 +16,7 @@ from llmcourse.evaluate.likelihood import token_losses
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.positions import rotary_angles
 from llmcourse.schedules import warmup_cosine
+from llmcourse.teach import plots
 from llmcourse.training import train
 
 KINDS = ("none", "sinusoidal", "learned", "rotary")
@@ -79,3 +80,13 @@ def read_runs() -> dict[tuple[str, float], Tensor]:
             seeds = found.setdefault((row["positions"], float(row["base"])), {})
             seeds.setdefault(row["seed"], []).append(float(row["loss"]))
     return {key: torch.tensor(list(seeds.values())) for key, seeds in found.items()}
+
+
+def draw(curves: dict[str, Tensor], title: str) -> None:
+    """Draw the losses of parts (parts,) over the position of their middle, and a line where training ended."""
+    middle = range(PART // 2, LONG, PART)
+    lines = {name: (middle, losses) for name, losses in curves.items()}
+    labels = ("position in the window", "loss (nats per token)", title)
+    axis = plots.lines(lines, *labels, marker=".")
+    axis.axvline(SHORT, color="0.5", linewidth=1)
+    axis.annotate("trained up to here", (SHORT + 2, axis.get_ylim()[1]), va="top", fontsize=8)

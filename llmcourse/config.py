@@ -34,14 +34,16 @@ class ModelConfig:
     n_kv_heads: int | None = None  # heads of keys and values; fewer than n_heads share them; None: n_heads
     d_head: int | None = None  # D, width of a head; None: d_model / n_heads
     n_layers: int = 4  # L, blocks
-    d_ff: int | None = None  # hidden width of an MLP; None: 4·C; SwiGLU, of three matrices, 8/3·C in eights
+    d_ff: int | None = None  # F, hidden width of an MLP; None: 4·C, for SwiGLU 8/3·C up to a multiple of 8
     norm: str = "rms"  # "layer" subtracts the mean and divides by the deviation, "rms" divides only
     norm_position: str = "pre"  # before each part of a block, or after the sum ("post", as in 2017)
-    norm_eps: float = 1e-5  # added to the variance, so that a norm never divides by 0
-    positions: str = "rotary"  # tables added to the embeddings, or "rotary": queries and keys are rotated
+    norm_eps: float = 1e-5  # added under the root in a norm, so that none divides by 0
+    positions: str = (
+        "rotary"  # "rotary" rotates q and k, "sinusoidal" and "learned" are added to x; or "none"
+    )
     rotary_base: float = 10000.0  # the slowest plane needs about 2π·base positions for one turn
     rotary_scaling: RotaryScaling | None = None  # slower rotations for a longer context (Llama 3.1, 3.2)
-    mlp: str = "swiglu"  # its activation; SwiGLU multiplies by a gate (arXiv:2002.05202)
+    mlp: str = "swiglu"  # activation between its matrices; "swiglu" has a third, a gate (arXiv:2002.05202)
     bias: bool = False  # added vectors in all matrices of the blocks, and in LayerNorm
     qk_norm: bool = False  # RMSNorm on each query and key (Qwen 3, arXiv:2505.09388, sec. 2)
     tied_embeddings: bool = True  # the unembedding is the token embedding (arXiv:1608.05859)

@@ -20,7 +20,7 @@ from llmcourse.data.batches import IGNORE, LabelledBatches, TokenBatches, to_dev
 from llmcourse.finetune.classify import GPTClassifier
 from llmcourse.losses import classification_loss, mean_loss, next_token_loss, smoothed_next_token_loss
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.training import train
+from llmcourse.training import accumulate_gradients, train
 
 V, T = 11, 6
 
@@ -257,6 +257,20 @@ def test_unequal_parts_make_the_steps_of_one_large_batch(kind, clip):
     for p, q in zip(runs[0][-1], runs[1][-1], strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-7)
     assert runs[0][0][0] != runs[0][2][0]
+
+
+def test_equal_parts_make_the_bits_of_a_loop_written_out():
+    """Each sum is divided by the count of all before its backward pass, and nothing is multiplied after."""
+    batches = [next(token_batches()) for _ in range(3)]
+    mine, theirs = gpt(0), gpt(0)
+    counted = sum(targets.numel() for _, targets in batches)
+    for batch in batches:
+        (next_token_loss(theirs, batch)[0] / counted).backward()
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    accumulate_gradients(mine, batches, next_token_loss, torch.float32, scaler)
+    assert all(
+        torch.equal(p.grad, q.grad) for p, q in zip(mine.parameters(), theirs.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

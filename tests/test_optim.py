@@ -11,7 +11,7 @@ from llmcourse.model import GPT, ModelConfig
 from llmcourse.optim import (
     AdamW,
     Muon,
-    Together,
+    OptimizerList,
     is_hidden_matrix,
     muon_and_adamw,
     orthogonalize,
@@ -284,7 +284,7 @@ def test_every_adapter_is_in_exactly_one_group_too(targets):
 def test_optimizers_together_do_what_each_does_alone_and_resume():
     a, b = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
     c, d = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
-    pair, alone = Together(Muon([a]), AdamW([b])), (Muon([c]), AdamW([d]))
+    pair, alone = OptimizerList(Muon([a]), AdamW([b])), (Muon([c]), AdamW([d]))
     for p in (a, b, c, d):
         p.grad = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
     pair.step()
@@ -292,7 +292,7 @@ def test_optimizers_together_do_what_each_does_alone_and_resume():
         optimizer.step()
     assert torch.equal(a, c)
     assert torch.equal(b, d)
-    again = Together(Muon([a]), AdamW([b]))
+    again = OptimizerList(Muon([a]), AdamW([b]))
     again.load_state_dict(pair.state_dict())
     again.step()
     for optimizer in alone:
@@ -300,4 +300,4 @@ def test_optimizers_together_do_what_each_does_alone_and_resume():
     assert torch.equal(a, c)
     assert torch.equal(b, d)
     with pytest.raises(ValueError, match="argument"):
-        Together(Muon([a])).load_state_dict(pair.state_dict())
+        OptimizerList(Muon([a])).load_state_dict(pair.state_dict())

@@ -20,7 +20,7 @@ from llmcourse.checkpoint import load_checkpoint, random_state, save_checkpoint,
 from llmcourse.data.batches import TokenBatches
 from llmcourse.losses import smoothed_next_token_loss
 from llmcourse.model import GPT
-from llmcourse.optim import AdamW, Together, muon_and_adamw, parameter_groups
+from llmcourse.optim import AdamW, OptimizerList, muon_and_adamw, parameter_groups
 from llmcourse.training import train
 from llmcourse.tune import techniques
 
@@ -262,7 +262,7 @@ OTHER = {
         "amsgrad is False there and True here",
     ),
     "together": (
-        lambda m: Together(torch.optim.AdamW(m[0].parameters()), torch.optim.SGD(m[2].parameters())),
+        lambda m: OptimizerList(torch.optim.AdamW(m[0].parameters()), torch.optim.SGD(m[2].parameters())),
         r"torch\.AdamW there and torch\.SGD here",
     ),
 }

@@ -210,9 +210,10 @@ class MultiHeadAttention(nn.Module):
         check_mask(mask, is_causal)
         q, k, v = self.split_heads(x, rotary)
         if cache is not None:
-            T, (k, v) = x.shape[1], cache.append(k, v)  # (B, n_kv_heads, S, D)
-            if is_causal and T > 1 and k.shape[-2] > T:  # torch's is_causal aligns to the first key
-                mask, is_causal = causal_mask(T, k.shape[-2], device=x.device), False
+            k, v = cache.append(k, v)  # (B, n_kv_heads, S, D)
+            T, S = q.shape[-2], k.shape[-2]
+            if is_causal and 1 < T < S:  # torch's is_causal aligns to the first key
+                mask, is_causal = causal_mask(T, S, device=x.device), False
             is_causal = is_causal and T > 1  # one query, the last, may look at everything
         dropout = self.dropout if self.training else 0.0
         shared = self.n_heads > self.n_kv_heads

@@ -19,7 +19,7 @@ ADDRESS = "https://github.com/llmcourse/llmcourse/blob/main/notebooks/glossary.m
 # Words of our own for what has a usual term.
 UNUSUAL = {
     r"counted (?:[\w-]+ )?model|counted (?:pairs|trigrams)": "n-gram model",
-    r"(?<!also called a )\b(?:rate|learning-rate) finder": "learning-rate range test",
+    r"(?<!also called a )(?<![\w-])(?:learning-)?rate finder": "learning-rate range test",
     r"straight fall|fall(?:s|ing)? in a straight line": "linear decay",
     r"tables? of (?:attention )?weights": "attention matrix",
     r"\b(?:bfloat16|float16|16-bit) products?\b": "matrix product",

@@ -6,8 +6,9 @@ from statistics import median
 
 import torch
 
-from llmcourse.teach.clinic import BATCH, CONTEXT, Setup, characters
-from llmcourse.training import Batch, Step, train
+from llmcourse.data.batches import Batch
+from llmcourse.monitor.small_run import BATCH, CONTEXT, Setup, characters
+from llmcourse.training import Step, train
 
 
 def noisy_batches(setup: Setup, first: int, n_bad: int) -> Iterator[Batch]:

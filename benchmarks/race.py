@@ -36,7 +36,7 @@ def run(name: str, seed: int, device: str = "cpu") -> dict:
     some = text.tuning[: 64 * 100 + 1]
     curve = []
     options = dict(evaluate=lambda model: evaluate_loss(model, some), eval_every=recipe.steps // N_POINTS)
-    for step in recipes.follow(recipe, model, text.train, seed, **options):
+    for step in recipes.train_recipe(recipe, model, text.train, seed, **options):
         if step.validation_loss is not None:
             curve.append((step.step, round(step.seconds, 3), round(step.validation_loss, 4)))
     loss = evaluate_loss(model, text.validation, batch_size=64)

@@ -3,16 +3,18 @@
 Dimensions: B batch, T queries (time), S keys (source), C width (d_model), H heads, D head width.
 """
 
+import contextlib
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from llmcourse.positions import apply_rotary
 
-SHORT = 256  # rows up to here may keep all T x T weights for the backward pass
+fused_attention = F.scaled_dot_product_attention
+with contextlib.suppress(ImportError):  # without fast/ it stays as it is
+    from llmcourse.fast.attention import fused_attention  # the same, sooner in bfloat16 on a CPU
 
 
 def causal_mask(n_queries: int, n_keys: int | None = None, device=None) -> Tensor:
@@ -108,58 +110,10 @@ def scaled_dot_product_attention(
     return (output, weights) if return_weights else output
 
 
-def fused_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask=None, dropout=0.0, is_causal=False, **more
-) -> Tensor:
-    """Return scaled dot-product attention (B, H, T, D) of q, k, v by torch's fused kernel.
-
-    Arguments and errors are those of `F.scaled_dot_product_attention`. The kernel's backward pass is
-    slow in bfloat16 on a CPU (benchmarks/RESULTS.md: attention layer, in bfloat16). So where gradients
-    are needed there, sequences of up to `SHORT` positions are computed with the whole attention matrix
-    (which can be differentiated once only), and longer ones by the kernel in float32.
-    """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
-        alike = q.shape == k.shape == v.shape and q.dtype == k.dtype == v.dtype
-        if alike and is_causal and mask is None and dropout == 0.0 and q.shape[-2] <= SHORT:
-            return _CausalAttention.apply(q, k, v)
-        with torch.autocast("cpu", enabled=False):
-            q, k, v = q.float(), k.float(), v.float()
-            mask = mask.float() if mask is not None and mask.is_floating_point() else mask
-            y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, **more)
-        return y.to(torch.bfloat16)
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, **more)
-
-
-class _CausalAttention(torch.autograd.Function):
-    """Causal attention with its gradient by hand: w = softmax(s), s = q kᵀ / √D, y = w v."""
-
-    @staticmethod
-    def forward(ctx, q, k, v):
-        shape, scale = q.shape, 1 / math.sqrt(q.shape[-1])
-        q, k, v = (part.reshape(-1, *shape[-2:]) for part in (q, k, v))  # (B·H, T, D)
-        later = causal_mask(shape[-2]).logical_not()
-        hidden = torch.zeros(later.shape, dtype=q.dtype).masked_fill_(later, float("-inf"))
-        w = torch.baddbmm(hidden, q, k.mT, alpha=scale).softmax(dim=-1)  # (B·H, T, T)
-        ctx.save_for_backward(q, k, v, w)
-        ctx.scale = scale
-        return torch.bmm(w, v).view(shape)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dy):
-        q, k, v, w = ctx.saved_tensors
-        shape, dy = dy.shape, dy.reshape(q.shape)
-        ds = torch._softmax_backward_data(torch.bmm(dy, v.mT), w, -1, w.dtype)  # w · (dw - Σ w · dw)
-        ds.mul_(ctx.scale)
-        dq, dk, dv = torch.bmm(ds, k), torch.bmm(ds.mT, q), torch.bmm(w.mT, dy)
-        return dq.view(shape), dk.view(shape), dv.view(shape)
-
-
 class KVCache:
     """Keys and values of the positions seen so far, for one layer; memory is taken once.
 
     `k` and `v` are (B, n_kv_heads, context_length, D); the first `length` positions are filled.
-    `memory` holds what else a layer wants to remember of the last positions, by name.
     """
 
     def __init__(self, batch_size, n_kv_heads, context_length, d_head, device=None, dtype=None):
@@ -167,7 +121,6 @@ class KVCache:
         self.k = torch.empty(shape, device=device, dtype=dtype)
         self.v = torch.empty(shape, device=device, dtype=dtype)
         self.length = 0
-        self.memory: dict[str, Tensor] = {}
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store new positions, each (B, n_kv_heads, T, D); return all keys and values so far."""
@@ -190,7 +143,7 @@ class MultiHeadAttention(nn.Module):
     attention; 1 is multi-query attention). A head is `d_head` wide, by default d_model / n_heads.
     `qk_norm` divides each query and key by its root-mean-square before the dot product (with
     `norm_eps`; None is torch's own). Attention is computed by torch's fused kernel, equal to
-    `scaled_dot_product_attention` above, except when weights are asked for.
+    `scaled_dot_product_attention` above.
 
     Raises ValueError unless n_kv_heads divides n_heads, and n_heads d_model where no `d_head` is given.
 
@@ -231,13 +184,16 @@ class MultiHeadAttention(nn.Module):
         self.q_norm = nn.RMSNorm(self.d_head, norm_eps) if qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(self.d_head, norm_eps) if qk_norm else nn.Identity()
 
-    def split_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Project x (B, T, C) to q (B, H, T, D) and k, v (B, n_kv_heads, T, D)."""
+    def split_heads(self, x: Tensor, rotary=None) -> tuple[Tensor, Tensor, Tensor]:
+        """Project x (B, T, C) to q (B, H, T, D) and k, v (B, n_kv_heads, T, D); rotate q and k."""
         B, T, _ = x.shape
         sizes = [self.n_heads, self.n_kv_heads, self.n_kv_heads]
-        heads = self.qkv(x).view(B, T, -1, self.d_head).transpose(1, 2)  # (B, H + 2 kv, T, D)
+        heads = self.qkv(x).view(B, T, -1, self.d_head).transpose(1, 2)  # (B, H + 2 n_kv_heads, T, D)
         q, k, v = heads.split(sizes, dim=1)
-        return self.q_norm(q), self.k_norm(k), v
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rotary is not None:
+            q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
+        return q, k, v
 
     def forward(
         self,
@@ -246,33 +202,26 @@ class MultiHeadAttention(nn.Module):
         is_causal: bool = False,
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: KVCache | None = None,
-        return_weights: bool = False,
-        extra_values: Tensor | None = None,
-    ):
-        """Return (B, T, C) from x (B, T, C); with `return_weights`, also (B, H, T, S).
+    ) -> Tensor:
+        """Return (B, T, C) from x (B, T, C).
 
-        `rotary` is the pair (cos, sin) for these T positions; `mask` as in the function above;
-        `extra_values` (B, T, n_kv_heads·D) are added to the values.
+        `rotary` is the pair (cos, sin) for these T positions; `mask` as in the function above.
         """
         check_mask(mask, is_causal)
-        B, T, _ = x.shape
-        q, k, v = self.split_heads(x)
-        if extra_values is not None:
-            v = v + extra_values.view(B, T, self.n_kv_heads, self.d_head).transpose(1, 2)
-        if rotary is not None:
-            q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
+        q, k, v = self.split_heads(x, rotary)
         if cache is not None:
-            k, v = cache.append(k, v)
-            if is_causal and T > 1 and k.shape[-2] > T:  # torch's is_causal aligns to the first key
-                mask, is_causal = causal_mask(T, k.shape[-2], device=x.device), False
+            k, v = cache.append(k, v)  # (B, n_kv_heads, S, D)
+            T, S = q.shape[-2], k.shape[-2]
+            if is_causal and 1 < T < S:  # torch's is_causal aligns to the first key
+                mask, is_causal = causal_mask(T, S, device=x.device), False
             is_causal = is_causal and T > 1  # one query, the last, may look at everything
-        group = self.n_heads // self.n_kv_heads
-        weights = None
-        if return_weights:
-            k, v = (t.repeat_interleave(group, dim=1) for t in (k, v))
-            y, weights = scaled_dot_product_attention(q, k, v, mask, is_causal, return_weights=True)
-        else:
-            dropout = self.dropout if self.training else 0.0
-            y = fused_attention(q, k, v, mask, dropout, is_causal, enable_gqa=group > 1)
-        y = self.out(y.transpose(1, 2).flatten(2))  # (B, T, H·D), heads side by side again
-        return (y, weights) if return_weights else y
+        dropout = self.dropout if self.training else 0.0
+        shared = self.n_heads > self.n_kv_heads
+        y = fused_attention(q, k, v, mask, dropout, is_causal, enable_gqa=shared)  # (B, H, T, D)
+        return self.out(y.transpose(1, 2).flatten(2))  # heads side by side again: (B, T, H·D) -> (B, T, C)
+
+    def weights(self, x: Tensor, mask=None, is_causal: bool = False, rotary=None) -> Tensor:
+        """Return (B, H, T, T): the weights that `forward` mixes values with, and never holds at once."""
+        q, k, v = self.split_heads(x, rotary)
+        k, v = (part.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1) for part in (k, v))
+        return scaled_dot_product_attention(q, k, v, mask, is_causal, return_weights=True)[1]

@@ -21,56 +21,32 @@ CHOICES = {
 class ModelConfig:
     """Shape and parts of a decoder-only Transformer; the defaults are small and modern.
 
-    `d_ff=None` means 4·d_model, or 8/3·d_model rounded up to a multiple of 8 for SwiGLU, which
-    has three matrices instead of two (arXiv:2002.05202). `d_head=None` means d_model / n_heads.
     Raises ValueError on a bad value.
-
-    Today's small models add to Llama `d_head` and `qk_norm` (Qwen 3, arXiv:2505.09388, sec. 2) or
-    `rotary_scaling` (Llama 3.1 and 3.2, see `RotaryScaling`).
-
-    Switches that chapter 5c measures:
-    - `embedding_shift=n`: each position also gets the embeddings, from n tables of their own, of
-      the n tokens before it (the window of Bengio et al. 2003, JMLR 3, eq. 3, kept additive).
-    - `token_shift`: in each layer, what attention and MLP read is mixed with the position before,
-      one learned weight a channel (RWKV, arXiv:2305.13048, sec. 3.1).
-    - `value_embeddings`: each layer adds an embedding of the token to its values (value residual,
-      arXiv:2410.17897, in the form of Jordan et al.'s modded-nanogpt).
-    - `bigram_table`: a learned table of V x V logits, one row for each last token.
-    - `logit_cap=c`: logits become c·tanh(logits/c) (Gemma 2, arXiv:2408.00118, sec. 2).
-    - `zero_init`: the last matrix of each residual part starts at 0 (Fixup, arXiv:1901.09321).
-    - `mlp="relu_squared"`: ReLU, squared (Primer, arXiv:2109.08668, sec. 4.2).
 
     >>> ModelConfig(vocab_size=256, d_model=96).hidden_width
     256
     """
 
-    vocab_size: int
-    context_length: int = 128
-    d_model: int = 128
-    n_heads: int = 4
-    n_kv_heads: int | None = None
-    d_head: int | None = None
-    n_layers: int = 4
-    d_ff: int | None = None
-    norm: str = "rms"
-    norm_position: str = "pre"
-    norm_eps: float = 1e-5
-    positions: str = "rotary"
-    rotary_base: float = 10000.0
-    rotary_scaling: RotaryScaling | None = None
-    mlp: str = "swiglu"
-    bias: bool = False
-    qk_norm: bool = False
-    tied_embeddings: bool = True
-    scaled_embeddings: bool = False
-    dropout: float = 0.0
-    embedding_shift: int = 0
-    token_shift: bool = False
-    value_embeddings: bool = False
-    bigram_table: bool = False
-    logit_cap: float | None = None
-    zero_init: bool = False
-    embedding_std: float = 0.02
+    vocab_size: int  # V, tokens that the model knows
+    context_length: int = 128  # T, the most tokens that it reads at once
+    d_model: int = 128  # C, width of the residual stream
+    n_heads: int = 4  # H, attentions side by side
+    n_kv_heads: int | None = None  # heads of keys and values; fewer than n_heads share them; None: n_heads
+    d_head: int | None = None  # D, width of a head; None: d_model / n_heads
+    n_layers: int = 4  # L, blocks
+    d_ff: int | None = None  # F, hidden width of an MLP; None: 4·C, for SwiGLU 8/3·C up to a multiple of 8
+    norm: str = "rms"  # "layer" subtracts the mean and divides by the deviation, "rms" divides only
+    norm_position: str = "pre"  # before each part of a block, or after the sum ("post", as in 2017)
+    norm_eps: float = 1e-5  # added under the root in a norm, so that none divides by 0
+    positions: str = "rotary"  # "rotary" rotates q and k; "sinusoidal", "learned": added to x; or "none"
+    rotary_base: float = 10000.0  # the slowest plane needs about 2π·base positions for one turn
+    rotary_scaling: RotaryScaling | None = None  # slower rotations for a longer context (Llama 3.1, 3.2)
+    mlp: str = "swiglu"  # activation between its matrices; "swiglu" has a third, a gate (arXiv:2002.05202)
+    bias: bool = False  # added vectors in all matrices of the blocks, and in LayerNorm
+    qk_norm: bool = False  # RMSNorm on each query and key (Qwen 3, arXiv:2505.09388, sec. 2)
+    tied_embeddings: bool = True  # the unembedding is the token embedding (arXiv:1608.05859)
+    scaled_embeddings: bool = False  # token embeddings times √C (2017, sec. 3.4)
+    dropout: float = 0.0  # share of numbers set to 0 in training
 
     def __post_init__(self):
         if isinstance(self.rotary_scaling, dict):  # as a file of `asdict` has it
@@ -84,13 +60,6 @@ class ModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {allowed}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout={self.dropout}: must be in [0, 1)")
-        if not 0 <= self.embedding_shift < self.context_length:
-            raise ValueError(
-                f"embedding_shift={self.embedding_shift}: must be from 0 to context_length - 1 = "
-                f"{self.context_length - 1}"
-            )
-        if self.logit_cap is not None and not self.logit_cap > 0:
-            raise ValueError(f"logit_cap={self.logit_cap}: must be above 0, or None for no cap")
 
     @property
     def head_width(self) -> int:

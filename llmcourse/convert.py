@@ -9,14 +9,12 @@ from torch import Tensor
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.positions import RotaryScaling
 from llmcourse.pretrained import save_model as save_model  # readers look for both here
-from llmcourse.weights import config_and_state
+from llmcourse.weights import config_and_state, unwrap
 
-NO_SWITCHES = dict(scaled_embeddings=False, embedding_shift=0, token_shift=False,
-                   value_embeddings=False, bigram_table=False, logit_cap=None)  # fmt: skip
 GPT2_PARTS = dict(norm="layer", norm_position="pre", positions="learned", mlp="gelu_tanh", bias=True,
-                  qk_norm=False, **NO_SWITCHES)  # fmt: skip
+                  qk_norm=False, scaled_embeddings=False)  # fmt: skip
 LLAMA_PARTS = dict(norm="rms", norm_position="pre", positions="rotary", mlp="swiglu", bias=False,
-                   **NO_SWITCHES)  # fmt: skip
+                   scaled_embeddings=False)  # fmt: skip
 
 
 def _differences(config, wanted: dict) -> list[str]:
@@ -191,6 +189,8 @@ def to_transformers(model: GPT):
     import transformers as hf
 
     config, ours = config_and_state(model)
+    if type(config) is not ModelConfig:
+        raise ValueError(f"{type(unwrap(model)).__name__} has no counterpart: convert a plain GPT")
     not_gpt2, not_llama = _differences(config, GPT2_PARTS), _differences(config, LLAMA_PARTS)
     if config.n_kv_heads not in (None, config.n_heads):
         not_gpt2.append(f"n_kv_heads={config.n_kv_heads} (not n_heads={config.n_heads})")

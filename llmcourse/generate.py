@@ -6,16 +6,24 @@ and `.vocab_size`.
 Dimensions: B batch, T time, V vocabulary.
 """
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmcourse.fast.decoding import start_decoding
 from llmcourse.runtime import evaluating
 from llmcourse.support.inputs import id_row, plain, whole
 from llmcourse.support.outputs import no_nan, wide
+
+
+def build_decoder(model: nn.Module, caches: list) -> None:
+    """Return a quicker step for `prefill`, or None where there is none."""
+
+
+with contextlib.suppress(ImportError):  # without fast/ there is none
+    from llmcourse.fast.decoding import build_decoder
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -95,6 +103,30 @@ def prompt_rows(token_ids, vocab_size: int) -> Tensor:
 
 
 @torch.no_grad()
+def prefill(model: nn.Module, token_ids: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Read a prompt (B, T) into a cache; return the logits (B, V) after it, and a function for what follows.
+
+    The function maps the next ids (B,) to the logits (B, V) after them, until the context is
+    full: then it raises ValueError. No gradient is kept, and there is no dropout.
+
+    >>> from llmcourse.model import GPT, ModelConfig
+    >>> model = GPT(ModelConfig(vocab_size=10, d_model=16, n_layers=1)).eval()
+    >>> logits, step = prefill(model, torch.tensor([[1, 2, 3]]))
+    >>> torch.allclose(step(torch.tensor([4])), model(torch.tensor([[1, 2, 3, 4]]))[:, -1], atol=1e-6)
+    True
+    """
+    caches = model.make_caches(len(token_ids))
+
+    @torch.no_grad()
+    def read(ids: Tensor) -> Tensor:
+        with evaluating(model):
+            return model(ids, caches=caches)[:, -1]
+
+    logits, step = read(token_ids), lambda new: read(new[:, None])
+    return logits, build_decoder(model, caches) or step
+
+
+@torch.no_grad()
 def generate_tokens(
     model: nn.Module,
     token_ids: Tensor,
@@ -127,7 +159,7 @@ def generate_tokens(
                 if window.shape[-1] > limit:
                     window = window[:, -(limit // 2 + 1) :]
                 if use_cache:
-                    logits, step = start_decoding(model, window)
+                    logits, step = prefill(model, window)
                 else:
                     logits = model(window)[:, -1]
             written.append(choose_next(logits, temperature, top_k, top_p, generator))  # (B,)

@@ -3,9 +3,9 @@
 Dimensions: B batch, T time, V vocabulary, K classes.
 """
 
-import contextlib
 import math
 import reprlib
+from functools import partial
 from numbers import Real
 from typing import Any, Protocol
 
@@ -13,9 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmcourse.data.batches import IGNORE
+from llmcourse.data.batches import IGNORE, to_device
 from llmcourse.support.inputs import number
 from llmcourse.support.outputs import wide
+
+try:  # the same, in fewer passes over memory: read it last
+    from llmcourse.fast.cross_entropy import cross_entropy
+except ModuleNotFoundError:
+    cross_entropy = partial(F.cross_entropy, ignore_index=IGNORE, reduction="sum")
 
 
 class Loss(Protocol):
@@ -40,15 +45,6 @@ class Loss(Protocol):
     """
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple: ...
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the sum of -ln p(target) in nats over the targets that count; logits (N, V), targets (N,)."""
-    return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
-
-
-with contextlib.suppress(ImportError):  # without fast/ it stays as it is
-    from llmcourse.fast.cross_entropy import cross_entropy  # the same, in fewer passes over memory
 
 
 def next_token_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
@@ -99,6 +95,12 @@ def classification_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Te
     *inputs, labels = batch
     logits = wide(model(*inputs))
     return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum"), n_counted(labels)
+
+
+def mean_loss(model: nn.Module, batch, loss: Loss = next_token_loss) -> Tensor:
+    """Return the loss of one batch for each thing that it counts: what one step of `train` minimizes."""
+    total, count = loss(model, to_device(batch, next(model.parameters()).device))[:2]
+    return total / count
 
 
 def n_counted(targets: Tensor) -> int:

@@ -4,51 +4,23 @@ Dimensions: B batch, T time, C width (d_model), V vocabulary.
 """
 
 import math
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.attention import KVCache, MultiHeadAttention
-from llmcourse.config import CHOICES as CHOICES
-from llmcourse.config import ModelConfig as ModelConfig
-from llmcourse.positions import TokenShift, rotary_angles, shift, sinusoidal_positions
+from llmcourse.config import ModelConfig
+from llmcourse.mlp import MLP, make_norm
+from llmcourse.positions import rotary_angles, sinusoidal_positions
 from llmcourse.runtime import evaluating
 from llmcourse.weights import refuse_two_ends
 
 
-class MLP(nn.Module):
-    """Two layers applied to each position alone; SwiGLU lets a third one gate the hidden units."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        self.kind = config.mlp
-        factor = 2 if self.kind == "swiglu" else 1
-        self.up = nn.Linear(config.d_model, factor * config.hidden_width, bias=config.bias)
-        self.down = nn.Linear(config.hidden_width, config.d_model, bias=config.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, C) to (B, T, C)."""
-        hidden = self.up(x)
-        if self.kind == "swiglu":
-            gate, hidden = hidden.chunk(2, dim=-1)
-            return self.down(F.silu(gate) * hidden)
-        if self.kind == "relu_squared":
-            return self.down(F.relu(hidden).square())
-        if self.kind == "relu":
-            return self.down(F.relu(hidden))
-        return self.down(F.gelu(hidden, approximate="tanh" if self.kind == "gelu_tanh" else "none"))
-
-
-def make_norm(config: ModelConfig) -> nn.Module:
-    """Return LayerNorm (subtract the mean, divide by the deviation) or RMSNorm (divide only)."""
-    if config.norm == "rms":
-        return nn.RMSNorm(config.d_model, eps=config.norm_eps)
-    return nn.LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
-
-
 class Block(nn.Module):
     """Attention moves information between positions, the MLP works on each; both are residual."""
+
+    attention_type = MultiHeadAttention
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -56,38 +28,32 @@ class Block(nn.Module):
         self.attention_norm, self.mlp_norm = make_norm(config), make_norm(config)
         heads = dict(n_heads=config.n_heads, n_kv_heads=config.n_kv_heads, d_head=config.d_head)
         parts = dict(bias=config.bias, qk_norm=config.qk_norm, norm_eps=config.norm_eps)
-        self.attention = MultiHeadAttention(config.d_model, **heads, **parts, dropout=config.dropout)
+        self.attention = self.attention_type(config.d_model, **heads, **parts, dropout=config.dropout)
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.shifts = None
-        if config.token_shift:
-            self.shifts = nn.ModuleList(TokenShift(config.d_model) for _ in range(2))
-        if config.value_embeddings:
-            width = self.attention.n_kv_heads * self.attention.d_head
-            self.value_embedding = nn.Embedding(config.vocab_size, width)
 
-    def forward(self, x, mask=None, rotary=None, cache=None, return_weights=False, token_ids=None):
-        """Map (B, T, C) to (B, T, C); with `return_weights`, also return (B, H, T, S).
+    def add(self, part, norm: nn.Module, x: Tensor) -> Tensor:
+        """Return x plus what `part` makes of it; the norm stands before the part, or after the sum."""
+        if self.pre_norm:
+            return x + self.dropout(part(norm(x)))
+        return norm(x + self.dropout(part(x)))
 
-        `token_ids` (B, T) are needed with value embeddings only.
-        """
-        values = self.value_embedding(token_ids) if hasattr(self, "value_embedding") else None
-        memory = cache.memory if cache else None
+    def forward(self, x: Tensor, mask=None, rotary=None, cache: KVCache | None = None) -> Tensor:
+        """Map (B, T, C) to (B, T, C); causal, unless there is a `mask`, which replaces it."""
+        attend = partial(self.attention, mask=mask, is_causal=mask is None, rotary=rotary, cache=cache)
+        x = self.add(attend, self.attention_norm, x)
+        return self.add(self.mlp, self.mlp_norm, x)
+
+    def attention_weights(self, x: Tensor, rotary=None) -> Tensor:
+        """Return the weights (B, H, T, T) with which attention mixes, from what comes in, x (B, T, C)."""
         h = self.attention_norm(x) if self.pre_norm else x
-        h = self.shifts[0](h, memory, "attention", mask) if self.shifts else h
-        attended = self.attention(h, mask, mask is None, rotary, cache, return_weights, values)
-        attended, weights = attended if return_weights else (attended, None)
-        x = x + self.dropout(attended)
-        x = x if self.pre_norm else self.attention_norm(x)
-        h = self.mlp_norm(x) if self.pre_norm else x
-        h = self.shifts[1](h, memory, "mlp", mask) if self.shifts else h
-        x = x + self.dropout(self.mlp(h))
-        x = x if self.pre_norm else self.mlp_norm(x)
-        return (x, weights) if return_weights else x
+        return self.attention.weights(h, is_causal=True, rotary=rotary)
 
 
 class GPT(nn.Module):
     """A decoder-only Transformer: token ids in, logits for the next token out.
+
+    `unembedding` makes the logits (`lm_head` elsewhere).
 
     >>> model = GPT(ModelConfig(vocab_size=10, d_model=16, n_layers=1))
     >>> model(torch.tensor([[1, 2, 3]])).shape
@@ -96,90 +62,87 @@ class GPT(nn.Module):
     Source: Radford et al. 2018 and 2019; the parts are named in `ModelConfig`.
     """
 
+    config_type, block_type, cache_type = ModelConfig, Block, KVCache  # what another kind of GPT replaces
+
     def __init__(self, config: ModelConfig):
         super().__init__()
+        if type(config) is not self.config_type:
+            kinds = type(self).__name__, self.config_type.__name__, type(config).__name__
+            raise ValueError("a {} is built from a {}, not from a {}".format(*kinds))
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
-        tables = (nn.Embedding(config.vocab_size, config.d_model) for _ in range(config.embedding_shift))
-        self.shifted_embeddings = nn.ModuleList(tables)
-        if config.positions == "learned":
-            self.position_embedding = nn.Embedding(config.context_length, config.d_model)
-        elif config.positions == "sinusoidal":
-            table = sinusoidal_positions(config.context_length, config.d_model)
-            self.register_buffer("position_table", table, persistent=False)
-        elif config.positions == "rotary":
-            turns = dict(base=config.rotary_base, scaling=config.rotary_scaling)
-            cos, sin = rotary_angles(config.context_length, config.head_width, **turns)
-            self.register_buffer("rotary_cos", cos, persistent=False)
-            self.register_buffer("rotary_sin", sin, persistent=False)
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.final_norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
-        self.unembedding = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        if config.bigram_table:
-            self.bigram_logits = nn.Embedding(config.vocab_size, config.vocab_size)
-        self.apply(self._initialize)
-        for name, parameter in self.named_parameters():  # keep the residual stream's variance
-            if name.endswith(("attention.out.weight", "mlp.down.weight")):
-                std = 0.0 if config.zero_init else 0.02 / math.sqrt(2 * config.n_layers)
-                nn.init.normal_(parameter, std=std)
-            elif name.startswith(("token_embedding", "shifted_embeddings")):
-                parameter.data.mul_(config.embedding_std / 0.02)
+        self.make_parts(config)
+        self.initialize()
         if config.tied_embeddings:
             self.unembedding.weight = self.token_embedding.weight
         self.register_load_state_dict_pre_hook(refuse_two_ends)
 
-    @staticmethod
-    def _initialize(module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    def make_parts(self, config: ModelConfig) -> None:
+        """Make the layers, in the order in which tokens pass them."""
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.make_positions(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(self.block_type(config) for _ in range(config.n_layers))
+        self.final_norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
+        self.unembedding = nn.Linear(config.d_model, config.vocab_size, bias=False)
 
-    def embed(self, token_ids: Tensor, start: int = 0, memory: dict | None = None, mask=None):
+    def make_positions(self, config: ModelConfig) -> None:
+        """Make the tables of positions: one to be learned, one of sines, or cosines and sines of angles."""
+        T, tables = config.context_length, {}
+        if config.positions == "learned":
+            self.position_embedding = nn.Embedding(T, config.d_model)
+        elif config.positions == "sinusoidal":
+            tables["position_table"] = sinusoidal_positions(T, config.d_model)
+        elif config.positions == "rotary":
+            angles = rotary_angles(T, config.head_width, config.rotary_base, scaling=config.rotary_scaling)
+            tables["rotary_cos"], tables["rotary_sin"] = angles
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
+
+    def initialize(self) -> None:
+        """Draw the weights from N(0, 0.02²), and from less for what adds to the stream 2 L times (GPT-2)."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for layer in (layer for block in self.blocks for layer in (block.attention.out, block.mlp.down)):
+            nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * len(self.blocks)))
+
+    def embed(self, token_ids: Tensor, start: int = 0):
         """Return x (B, T, C) with positions added, and (cos, sin) for rotary models else None.
 
-        `start` is the position of the first token; `memory` keeps what the next call needs of
-        these tokens, and `mask` says what a shift must not cross (see `shift`). Raises ValueError
-        beyond the context.
+        `start` is the position of the first token. Raises ValueError beyond the context.
         """
-        end = start + token_ids.shape[-1]
+        return self.add_positions(self.token_embedding(token_ids), start)  # (B, T) -> (B, T, C)
+
+    def add_positions(self, x: Tensor, start: int):
+        """Return what `embed` returns, from the embeddings x (B, T, C) of the tokens."""
+        end, rotary = start + x.shape[1], None
         if end > self.config.context_length:
             raise ValueError(
                 f"{end} tokens do not fit into the context of {self.config.context_length}: "
                 "shorten the input, or build the model with a longer context_length"
             )
-        x = self.token_embedding(token_ids)
-        for n, table in enumerate(self.shifted_embeddings, start=1):
-            x = x + shift(table(token_ids), n, memory, f"embedding {n}", mask)
         if self.config.scaled_embeddings:
             x = x * math.sqrt(self.config.d_model)
-        rotary = None
         if self.config.positions == "learned":
-            x = x + self.position_embedding.weight[start:end]
+            x = x + self.position_embedding.weight[start:end]  # (B, T, C) + (T, C)
         elif self.config.positions == "sinusoidal":
             x = x + self.position_table[start:end]
         elif self.config.positions == "rotary":
-            rotary = self.rotary_cos[start:end], self.rotary_sin[start:end]
+            rotary = self.rotary_cos[start:end], self.rotary_sin[start:end]  # (T, D/2) each
         return self.dropout(x), rotary
 
     def forward(self, token_ids: Tensor, mask: Tensor | None = None, caches=None) -> Tensor:
         """Return logits (B, T, V) for token_ids (B, T).
 
         Attention is causal unless a boolean `mask` (True = may look), which then replaces it,
-        is given; shifts do not cross what it hides. `caches`, from `make_caches`, holds the
-        positions before these tokens.
+        is given. `caches`, from `make_caches`, holds the positions before these tokens.
         """
-        start = caches[0].length if caches else 0
-        x, rotary = self.embed(token_ids, start, caches[0].memory if caches else None, mask)
+        x, rotary = self.embed(token_ids, caches[0].length if caches else 0)  # (B, T, C)
         for i, block in enumerate(self.blocks):
-            x = block(x, mask, rotary, caches[i] if caches else None, token_ids=token_ids)
-        logits = self.unembedding(self.final_norm(x))
-        if self.config.bigram_table:
-            logits = logits + self.bigram_logits(token_ids)
-        if self.config.logit_cap is not None:
-            logits = self.config.logit_cap * torch.tanh(logits / self.config.logit_cap)
-        return logits
+            x = block(x, mask, rotary, caches[i] if caches else None)
+        return self.unembedding(self.final_norm(x))  # (B, T, V)
 
     @torch.no_grad()
     def attention_maps(self, token_ids: Tensor) -> list[Tensor]:
@@ -188,16 +151,16 @@ class GPT(nn.Module):
         with evaluating(self):
             x, rotary = self.embed(token_ids)
             for block in self.blocks:
-                x, weights = block(x, rotary=rotary, return_weights=True, token_ids=token_ids)
-                maps.append(weights)
+                maps.append(block.attention_weights(x, rotary))
+                x = block(x, rotary=rotary)
         return maps
 
     def make_caches(self, batch_size: int) -> list[KVCache]:
-        """Return one empty KVCache for each layer, on the model's device and in its dtype."""
+        """Return one empty cache for each layer, on the model's device and in its dtype."""
         config, weight = self.config, self.token_embedding.weight
         n_kv_heads = config.n_kv_heads or config.n_heads
         shape = (batch_size, n_kv_heads, config.context_length, config.head_width)
-        return [KVCache(*shape, weight.device, weight.dtype) for _ in range(config.n_layers)]
+        return [self.cache_type(*shape, weight.device, weight.dtype) for _ in range(config.n_layers)]
 
     def n_parameters(self) -> int:
         """Count the parameters; tied ones count once."""

@@ -1,4 +1,4 @@
-"""Counted language models: the baseline that a neural one must beat.
+"""N-gram language models: counts of what followed, the baseline that a neural one must beat.
 
 Dimensions: N tokens of the text, V vocabulary.
 """
@@ -96,7 +96,7 @@ class NGramModel:
         return np.log(p)
 
     def loss(self, token_ids) -> float:
-        """Return the mean negative log-probability in nats per token: the loss of chapter 3.
+        """Return the mean negative log-probability in nats per token: the loss of a language model.
 
         Raises ValueError for an empty text, which has no mean.
         """

@@ -136,7 +136,7 @@ class Muon(torch.optim.Optimizer):
                     p.add_(update, alpha=-lr * max(1, R / C) ** 0.5)
 
 
-class Together:
+class OptimizerList:
     """Several optimizers that step as one: what `train(optimizer=...)` needs, and no more."""
 
     def __init__(self, *optimizers: torch.optim.Optimizer):
@@ -170,14 +170,14 @@ def muon_and_adamw(
     betas=(0.9, 0.99),
     weight_decay=0.0,
     dtype=torch.float32,
-) -> Together:
+) -> OptimizerList:
     """Return Muon for the matrices in `model.blocks`, AdamW for all else, as one optimizer.
 
     `weight_decay` is for those matrices and the unembedding; embeddings and vectors do not decay. `dtype` is the precision of Muon's products.
     """
     hidden, others = hidden_and_other_groups(model, weight_decay)
     adamw = torch.optim.AdamW(others, lr=adamw_lr, betas=betas, fused=True)
-    return Together(Muon([hidden], muon_lr, momentum, dtype=dtype), adamw)
+    return OptimizerList(Muon([hidden], muon_lr, momentum, dtype=dtype), adamw)
 
 
 def hidden_and_other_groups(model: nn.Module, weight_decay: float) -> tuple[dict, list[dict]]:

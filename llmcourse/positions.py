@@ -1,5 +1,4 @@
-"""Positions: without them attention sees a bag of tokens. Three ways to tell it the order, and a
-shift, which hands each position what those before it hold.
+"""Positions: without them attention sees a bag of tokens. Three ways to tell it the order.
 
 Dimensions: B batch, T time, C width (d_model), D head width. Learned positions are one `nn.Embedding`
 and live in `model.py`.
@@ -9,8 +8,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def sinusoidal_positions(n_positions: int, d_model: int, base: float = 10000.0) -> Tensor:
@@ -115,51 +113,3 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)  # as transformers does
     first, second = x.chunk(2, dim=-1)  # (..., T, D/2) each
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-
-
-def shift(x: Tensor, n: int, memory: dict | None = None, name: str = "", mask=None) -> Tensor:
-    """Return x (B, T, C) moved n positions later; before the first position stand zeros.
-
-    `memory` keeps the last n positions under `name`, so that the next call goes on after them.
-    Zeros also stand where attention's `mask` hides the position n before, as in another document.
-
-    >>> x = torch.tensor([[[1.0], [2.0], [3.0]]])
-    >>> shift(x, 1).flatten().tolist()
-    [0.0, 1.0, 2.0]
-    >>> shift(x, 1, mask=torch.tensor([[1, 0, 0], [0, 1, 0], [0, 1, 1]]).bool()).flatten().tolist()
-    [0.0, 0.0, 2.0]
-    """
-    T = x.shape[1]
-    if memory is None:
-        moved = F.pad(x, (0, 0, min(n, T), -min(n, T)))  # a negative pad cuts off
-    else:
-        before = memory.get(name)
-        longer = F.pad(x, (0, 0, n, 0)) if before is None else torch.cat([before, x], dim=1)
-        memory[name] = longer[:, -n:]
-        moved = longer[:, :T]
-    return moved if mask is None else moved.masked_fill(~sees_back(mask, n, T)[..., None], 0.0)
-
-
-def sees_back(mask: Tensor, n: int, T: int) -> Tensor:
-    """Return (B, T) or (T,): whether the mask lets each of the last T positions look at the one n before.
-
-    `mask` is one of attention: boolean, or a float that is added to the scores. With one for each
-    head, it is enough that one head may look.
-    """
-    visible = mask if mask.dtype == torch.bool else mask.exp() > 0
-    visible = visible.any(dim=-3) if visible.dim() > 2 else visible  # (B, T, S)
-    S = max(T, visible.shape[-1])
-    visible = visible.expand(*visible.shape[:-2], T, S)
-    return F.pad(visible, (n, 0)).diagonal(S - T, -2, -1)  # column s is the position s - n
-
-
-class TokenShift(nn.Module):
-    """x_t + w · x_(t-1): what the position before had, weighted by one number a channel, 0 at first."""
-
-    def __init__(self, d_model: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(d_model))
-
-    def forward(self, x: Tensor, memory: dict | None = None, name: str = "", mask=None) -> Tensor:
-        """Map (B, T, C) to (B, T, C); `memory` keeps the last position under `name`."""
-        return torch.addcmul(x, self.weight, shift(x, 1, memory, name, mask))

@@ -41,14 +41,14 @@ def save_model(folder: str | Path, model: GPT, tokenizer: BPETokenizer, dtype=to
         tokenizer.save(tokens)
 
 
-def load_model(folder: str | Path) -> tuple[GPT, BPETokenizer]:
+def load_model(folder: str | Path, kind: type[GPT] = GPT) -> tuple[GPT, BPETokenizer]:
     """Return the model, in float32 and ready to evaluate, and its tokenizer from `folder`.
 
-    Raises FileNotFoundError when a file is missing, ValueError when one is damaged or of another
+    `kind` is the class of the model that was saved, such as `tune.techniques.TechniqueGPT`. Raises FileNotFoundError when a file is missing, ValueError when one is damaged or of another
     program, or when they do not belong together.
     """
     folder = Path(folder)
-    model = GPT(_read_config(folder))
+    model = kind(_read_config(folder, kind.config_type))
     tokenizer = BPETokenizer.load(folder / "tokenizer.json")
     path = folder / "model.safetensors"
     try:
@@ -70,7 +70,7 @@ def load_model(folder: str | Path) -> tuple[GPT, BPETokenizer]:
     return model.eval(), tokenizer
 
 
-def _read_config(folder: Path) -> ModelConfig:
+def _read_config(folder: Path, config_type: type[ModelConfig]) -> ModelConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no config.json: it is not a folder of save_model")
@@ -80,9 +80,12 @@ def _read_config(folder: Path) -> ModelConfig:
             raise ValueError(
                 f"this is a model of transformers, read it with from_transformers({str(folder)!r})"
             )
-        if unknown := content.keys() - {field.name for field in fields(ModelConfig)}:
-            raise ValueError(f"{sorted(unknown)} are no fields of this version of llmcourse")
-        return ModelConfig(**content)
+        if unknown := content.keys() - {field.name for field in fields(config_type)}:
+            raise ValueError(
+                f"{sorted(unknown)} are no fields of {config_type.__name__} in this version of llmcourse; a model "
+                "of another class is loaded with kind=, as load_model(folder, TechniqueGPT)"
+            )
+        return config_type(**content)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no configuration of save_model: {error}") from error
 

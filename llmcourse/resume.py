@@ -32,7 +32,7 @@ def describe(model: nn.Module, optimizer) -> list[dict]:
     """
     names = {id(p): plain_name(name) for name, p in unwrap(model).named_parameters()}
     groups = []
-    for each in getattr(optimizer, "optimizers", [optimizer]):  # those of optim.Together
+    for each in getattr(optimizer, "optimizers", [optimizer]):  # of an OptimizerList
         kind = f"{type(each).__module__.split('.')[0]}.{type(each).__qualname__}"
         for group in each.param_groups:
             parameters = [names.get(id(p), f"one of shape {tuple(p.shape)}") for p in group["params"]]

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llmcourse import attention
 from llmcourse.attention import (
     KVCache,
     MultiHeadAttention,
@@ -34,6 +33,13 @@ def make_mask(kind, T, S):
     if kind == "float":
         return torch.randn(T, S, generator=generator, dtype=torch.float64)
     return None
+
+
+def mixed_by_weights(layer, x, rotary=None, **options):
+    """What the layer puts out, from its weights and the formula."""
+    v = layer.split_heads(x, rotary)[2].repeat_interleave(layer.n_heads // layer.n_kv_heads, dim=1)
+    weights = layer.weights(x, rotary=rotary, **options)
+    return layer.out((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
 
 
 def random_attention(seed=0, **options):
@@ -190,15 +196,14 @@ def test_more_queries_than_keys_leave_the_first_ones_without_any():
 def test_a_layer_with_such_rows_is_the_same_with_weights_and_without(kind, autocast):
     layer, x = random_attention(d_model=8, n_heads=4, n_kv_heads=2, bias=True).float(), torch.randn(2, 5, 8)
     mask, gradients = mask_with_rows_that_may_look_nowhere(kind, torch.float32)[:, :5], []
-    for return_weights in (False, True):
+    for attend in (layer, lambda x, mask: mixed_by_weights(layer, x, mask=mask)):
         layer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            result = layer(x, mask=mask, return_weights=return_weights)
-        y = result[0] if return_weights else result
+            y, weights = attend(x, mask=mask), layer.weights(x, mask=mask)
         torch.testing.assert_close(y[:, [1, 4]].float(), layer.out.bias.expand(2, 2, 8), rtol=0, atol=0.01)
         y.float().square().sum().backward()
         gradients.append((y.detach(), *(p.grad.clone() for p in layer.parameters())))
-    assert (result[1][..., [1, 4], :] == 0).all()
+    assert (weights[..., [1, 4], :] == 0).all()
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=0.1 if autocast else 1e-5, atol=0.5 if autocast else 1e-5)
 
@@ -207,14 +212,11 @@ def test_such_rows_behind_a_cache_get_zeros_too():
     layer, x = random_attention(d_model=8, n_heads=2), torch.randn(1, 4, 8, dtype=torch.float64)
     mask = causal_mask(4) & torch.tensor([False, False, False, True])  # three of padding
     whole = layer(x, mask=mask)
-    for return_weights in (False, True):
-        cache = KVCache(1, 2, 4, 4, dtype=torch.float64)
-        parts = [
-            layer(part, mask=mask[t : t + 2, : t + 2], cache=cache, return_weights=return_weights)
-            for t, part in ((0, x[:, :2]), (2, x[:, 2:]))
-        ]
-        parts = [part[0] if return_weights else part for part in parts]
-        torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-12)
+    cache = KVCache(1, 2, 4, 4, dtype=torch.float64)
+    parts = [
+        layer(part, mask=mask[t : t + 2, : t + 2], cache=cache) for t, part in ((0, x[:, :2]), (2, x[:, 2:]))
+    ]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-12)
     assert (whole[:, :3] == 0).all()
 
 
@@ -270,10 +272,8 @@ def test_layer_equals_torch_multihead_attention(n_heads, causal, bias):
     blocked = ~causal_mask(5) if causal else None  # torch's mask says where not to look
     with torch.no_grad():
         y, weights = theirs(x, x, x, attn_mask=blocked, average_attn_weights=False)
-        our_y, our_weights = ours(x, is_causal=causal, return_weights=True)
-        fused_y = ours(x, is_causal=causal)
+        our_y, our_weights = ours(x, is_causal=causal), ours.weights(x, is_causal=causal)
     torch.testing.assert_close(our_y, y, rtol=0, atol=1e-12)
-    torch.testing.assert_close(fused_y, y, rtol=0, atol=1e-12)
     torch.testing.assert_close(our_weights, weights, rtol=0, atol=1e-12)
 
 
@@ -299,16 +299,17 @@ def test_grouped_heads_equal_full_heads_with_repeated_keys_and_values(n_kv_heads
 @pytest.mark.parametrize("rotary", [False, True])
 @pytest.mark.parametrize("qk_norm", [False, True])
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
-def test_asking_for_weights_does_not_change_the_output(n_kv_heads, qk_norm, rotary, kind):
+def test_the_output_is_mixed_with_the_weights(n_kv_heads, qk_norm, rotary, kind):
     layer = random_attention(d_model=16, n_heads=4, n_kv_heads=n_kv_heads, qk_norm=qk_norm)
     options = dict(mask=make_mask(kind, 5, 5), is_causal=kind == "causal")
     if rotary:
         options["rotary"] = rotary_angles(5, 4)
     x = torch.randn(2, 5, 16, dtype=torch.float64)
     with torch.no_grad():
-        fused = layer(x, **options)
-        shown, weights = layer(x, **options, return_weights=True)
-    torch.testing.assert_close(shown, fused, rtol=0, atol=1e-12)
+        weights = layer.weights(x, **options)
+        torch.testing.assert_close(
+            layer(x, **options), mixed_by_weights(layer, x, **options), rtol=0, atol=1e-12
+        )
     assert weights.shape == (2, 4, 5, 5)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 5, dtype=torch.float64), rtol=0, atol=1e-12)
 
@@ -401,61 +402,6 @@ def test_impossible_heads_name_the_numbers_and_the_remedy(options, message):
         MultiHeadAttention(**options)
 
 
-@pytest.mark.parametrize("n_kv_heads", [1, 4])
-def test_training_in_bfloat16_has_the_gradients_of_float32(n_kv_heads):
-    torch.manual_seed(0)
-    layer = MultiHeadAttention(d_model=32, n_heads=4, n_kv_heads=n_kv_heads)
-    x, rotary = torch.randn(2, 9, 32), rotary_angles(9, 8)
-    gradients = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            y = layer(x, is_causal=True, rotary=rotary)
-        assert y.dtype == dtype
-        layer.zero_grad()
-        y.float().square().sum().backward()
-        gradients[dtype] = torch.cat([p.grad.flatten() for p in layer.parameters()])
-    exact, rounded = gradients.values()
-    assert 0 < (rounded - exact).norm() < 0.01 * exact.norm()  # bfloat16 keeps 8 bits
-
-
-def test_training_in_bfloat16_calls_the_kernel_in_float32_or_for_short_rows_not_at_all(monkeypatch):
-    seen, kernel = [], F.scaled_dot_product_attention
-    spy = lambda q, *rest, **options: (seen.append(q.dtype), kernel(q, *rest, **options))[1]  # noqa: E731
-    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
-    layer, x = MultiHeadAttention(d_model=8, n_heads=2), torch.randn(1, 3, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        short = layer(x, is_causal=True)
-        assert seen == []
-        monkeypatch.setattr(attention, "SHORT", 2)
-        long = layer(x, is_causal=True)
-        layer(x, mask=causal_mask(3))
-        with torch.no_grad():
-            layer(x, is_causal=True)
-    assert seen == [torch.float32, torch.float32, torch.bfloat16]  # without gradients bfloat16 is the faster
-    torch.testing.assert_close(short, long, rtol=0.02, atol=0.002)
-
-
-def test_training_in_bfloat16_takes_values_in_float32_as_well():
-    torch.manual_seed(0)
-    layer, x, more = MultiHeadAttention(d_model=8, n_heads=2), torch.randn(1, 3, 8), torch.randn(1, 3, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = layer(x, is_causal=True, extra_values=more)
-    exact = layer(x, is_causal=True, extra_values=more)
-    torch.testing.assert_close(rounded.float(), exact, rtol=0.05, atol=0.02)
-
-
-def test_the_gradient_of_attention_by_hand_equals_autograd_s():
-    torch.manual_seed(0)
-    heads = torch.randn(2, 7, 9, 4, dtype=torch.float64, requires_grad=True).transpose(1, 2)  # strided
-    parts, dy = heads.split(3, dim=1), torch.randn(2, 3, 7, 4, dtype=torch.float64)
-    found = attention._CausalAttention.apply(*parts)
-    expected = F.scaled_dot_product_attention(*parts, is_causal=True)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    pairs = zip(*(torch.autograd.grad(y, parts, dy) for y in (found, expected)), strict=True)
-    for mine, theirs in pairs:
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
 def test_a_mask_of_whole_numbers_is_refused_in_every_way_to_attend(dtype):
     """Tokenizers give such masks; added to the scores, 0 and 1 hide nothing."""
@@ -463,7 +409,7 @@ def test_a_mask_of_whole_numbers_is_refused_in_every_way_to_attend(dtype):
     for attend in (
         lambda mask: scaled_dot_product_attention(x, x, x, mask),
         lambda mask: layer(x, mask=mask),
-        lambda mask: layer(x, mask=mask, return_weights=True)[0],
+        lambda mask: layer.weights(x, mask=mask),
     ):
         with pytest.raises(ValueError, match=r"a mask of torch\.u?int\d+ .*: give mask\.bool\(\)"):
             attend(mask.to(dtype))
@@ -480,20 +426,19 @@ def test_in_bfloat16_a_float_mask_of_either_precision_hides_with_and_without_gra
     torch.testing.assert_close(layer(x, mask=mask), expected, rtol=0.02, atol=0.01)
 
 
-@pytest.mark.parametrize("return_weights", [False, True])
-def test_layer_refuses_two_masks(return_weights):
+@pytest.mark.parametrize("method", ["forward", "weights"])
+def test_layer_refuses_two_masks(method):
     layer = MultiHeadAttention(d_model=8, n_heads=2)
     with pytest.raises(ValueError, match=r"either mask or is_causal=True; combine them"):
-        layer(torch.zeros(1, 3, 8), mask=causal_mask(3), is_causal=True, return_weights=return_weights)
+        getattr(layer, method)(torch.zeros(1, 3, 8), mask=causal_mask(3), is_causal=True)
 
 
 # --- KVCache -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("return_weights", [False, True])
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("chunks", [[7], [1] * 7, [3, 4], [2, 2, 2, 1], [5, 1, 1], [1, 6]])
-def test_decoding_in_chunks_equals_one_pass(chunks, n_kv_heads, return_weights):
+def test_decoding_in_chunks_equals_one_pass(chunks, n_kv_heads):
     layer = random_attention(d_model=16, n_heads=4, n_kv_heads=n_kv_heads)
     x = torch.randn(2, 7, 16, dtype=torch.float64)
     cos, sin = rotary_angles(7, 4)
@@ -503,8 +448,7 @@ def test_decoding_in_chunks_equals_one_pass(chunks, n_kv_heads, return_weights):
         for size in chunks:
             end = start + size
             options = dict(is_causal=True, rotary=(cos[start:end], sin[start:end]), cache=cache)
-            y = layer(x[:, start:end], **options, return_weights=return_weights)
-            outputs.append(y[0] if return_weights else y)
+            outputs.append(layer(x[:, start:end], **options))
             start = end
             assert cache.length == end
         full = layer(x, is_causal=True, rotary=(cos, sin))

@@ -9,15 +9,15 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from llmcourse.evaluate.likelihood import evaluate_loss, multiple_choice, token_losses
-from llmcourse.fast.decoding import start_decoding
 from llmcourse.finetune.classify import GPTClassifier, accuracy, encoder_features, gpt_features
 from llmcourse.finetune.sft import exact_match
-from llmcourse.generate import generate, generate_tokens
-from llmcourse.model import GPT, ModelConfig
+from llmcourse.generate import generate, generate_tokens, prefill
 from llmcourse.monitor.run_record import copied_share, future_change
 from llmcourse.runtime import evaluating
 from llmcourse.teach.chapters.ch01_background.entropy import neural_predictor
 from llmcourse.tune.initialization import activation_and_gradient_norms
+from llmcourse.tune.noise_scale import measure_noise_scale
+from llmcourse.tune.techniques import make_config, make_model
 
 V = 17
 IDS = torch.randint(V, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -33,7 +33,7 @@ tokenizer.pad_token_id = 0
 
 
 def decoded(model):
-    logits, step = start_decoding(model, IDS)
+    logits, step = prefill(model, IDS)
     return torch.stack([logits, step(IDS[:, 0]), step(IDS[:, 1])])
 
 
@@ -47,19 +47,19 @@ READERS: dict[str, Callable] = {  # each gives numbers that dropout would change
     "future_change": lambda model: future_change(model, IDS),
     "copied_share": lambda model: copied_share(model, IDS.repeat(20, 1)),
     "neural_predictor": lambda model: neural_predictor(model)(ROWS),
-    "activation_and_gradient_norms": lambda model: activation_and_gradient_norms(model, IDS, IDS),
-    "start_decoding": decoded,
+    "activation_and_gradient_norms": lambda model: activation_and_gradient_norms(model, (IDS, IDS)),
+    "prefill": decoded,
     "generate": lambda model: generate(model, IDS, 8, seed=0),
     "generate without a cache": lambda model: generate(model, IDS, 8, temperature=0, use_cache=False),
 }
-SWITCHES = [{}, dict(token_shift=True, embedding_shift=1)]  # the second is decoded the long way
+TECHNIQUES = [{}, dict(token_shift=True, embedding_shift=1)]  # the second is decoded the long way
 
 
-def in_training(switches=None, seed=0):
+def in_training(techniques=None, seed=0):
     """A model with dropout that is in training, all but one frozen block."""
     torch.manual_seed(seed)
-    config = ModelConfig(V, context_length=24, d_model=16, n_layers=3, dropout=0.5, **(switches or {}))
-    model = GPT(config).train()
+    config = make_config(V, context_length=24, d_model=16, n_layers=3, dropout=0.5, **(techniques or {}))
+    model = make_model(config).train()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.4)
     model.blocks[1].eval()
@@ -70,10 +70,10 @@ def modes(model):
     return [module.training for module in model.modules()]
 
 
-@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+@pytest.mark.parametrize("techniques", TECHNIQUES, ids=str)
 @pytest.mark.parametrize("reader", READERS)
-def test_a_model_in_training_is_read_as_in_evaluation_and_goes_on_as_before(reader, switches):
-    model, read = in_training(switches), READERS[reader]
+def test_a_model_in_training_is_read_as_in_evaluation_and_goes_on_as_before(reader, techniques):
+    model, read = in_training(techniques), READERS[reader]
     before, state = modes(model), torch.get_rng_state()
     found = [torch.as_tensor(read(model)) for _ in range(2)]
     assert modes(model) == before
@@ -162,7 +162,6 @@ class MpsModel(nn.Module):
                                   "multiple_choice", "noise_scale"])  # fmt: skip
 def test_float64_is_asked_for_on_the_cpu_only(name, monkeypatch):
     from llmcourse.monitor import run_record as probes
-    from llmcourse.tune import lr_range as tuning
 
     wanted = {
         "length": lambda: probes.length([torch.tensor([3.0, 4.0]).as_subclass(OnMps)]) == 5.0,
@@ -174,8 +173,11 @@ def test_float64_is_asked_for_on_the_cpu_only(name, monkeypatch):
         "token_losses": lambda: evaluate_loss(MpsModel(), IDS.flatten()) > 0,
         "multiple_choice": lambda: (multiple_choice(MpsModel(), ROWS[:1], [ROWS[1:]])[0] < 0).all(),
         "noise_scale": lambda: (
-            tuning.measure_noise_scale(
-                MpsModel(), IDS[:2], IDS[:2], small=1, loss=lambda model, x, y: (model.weight * x[0, 0]).sum()
+            measure_noise_scale(
+                MpsModel(),
+                [IDS[:2]],
+                small=1,
+                loss=lambda model, ids: ((model.weight * ids[0][0, 0]).sum(), 1),
             ).noise_trace
             > 0
         ),

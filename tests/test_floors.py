@@ -14,7 +14,11 @@ FLOORS = [  # a folder may import from its own floor or below, never above; "" i
     ["tune", "monitor", "finetune", "compress"],
     ["teach", "cli"],
 ]
-TO_FAST = {"generate": "fast.decoding", "losses": "fast.cross_entropy"}  # the core's only steps upwards
+TO_FAST = {
+    "attention": "fast.attention",
+    "generate": "fast.decoding",
+    "losses": "fast.cross_entropy",
+}  # the core's only steps upwards
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
+from llmcourse.config import CHOICES
 from llmcourse.convert import to_transformers
 from llmcourse.generate import choose_next, generate, generate_tokens, keep_top_k, keep_top_p
-from llmcourse.model import CHOICES, GPT, ModelConfig
+from llmcourse.model import GPT, ModelConfig
 
 V = 17
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

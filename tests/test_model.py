@@ -11,9 +11,10 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from llmcourse.attention import causal_mask, document_mask
-from llmcourse.config import WHOLE
-from llmcourse.model import CHOICES, GPT, MLP, Block, ModelConfig, make_norm
-from llmcourse.positions import RotaryScaling, TokenShift, shift
+from llmcourse.config import CHOICES, WHOLE
+from llmcourse.mlp import ACTIVATIONS, MLP, make_norm
+from llmcourse.model import GPT, Block, ModelConfig
+from llmcourse.positions import RotaryScaling
 
 V = 13
 
@@ -215,6 +216,10 @@ def test_mlp_equals_its_formula(kind):
             active = active * hidden[6:]
         expected = mlp.down.weight @ active + mlp.down.bias
         torch.testing.assert_close(mlp(x), expected, rtol=0, atol=1e-12)
+
+
+def test_every_activation_can_be_chosen():
+    assert {*ACTIVATIONS, "swiglu"} == set(CHOICES["mlp"])
 
 
 @pytest.mark.parametrize("kind", CHOICES["norm"])
@@ -431,178 +436,3 @@ def test_more_tokens_than_the_context_name_both_numbers(positions):
         model(some_tokens(T=10), caches=caches)
         with pytest.raises(ValueError, match=r"13 tokens do not fit into the context of 12"):
             model(some_tokens(T=3), caches=caches)
-
-
-# --- the switches of chapter 5c -----------------------------------------------------------------
-
-SWITCHES = {
-    "embedding_shift": dict(embedding_shift=3),
-    "token_shift": dict(token_shift=True),
-    "value_embeddings": dict(value_embeddings=True, n_kv_heads=2),
-    "bigram_table": dict(bigram_table=True),
-    "logit_cap": dict(logit_cap=2.0),
-    "all": dict(embedding_shift=2, token_shift=True, value_embeddings=True, bigram_table=True, logit_cap=3.0),
-}
-
-
-@pytest.mark.parametrize("chunks", [[8], [1] * 8, [3, 4, 1], [1, 7]])
-@pytest.mark.parametrize("switch", SWITCHES)
-def test_a_switched_model_is_causal_and_goes_on_from_its_cache(switch, chunks):
-    model = small_model(**SWITCHES[switch])
-    token_ids = some_tokens()
-    changed = token_ids.clone()
-    changed[:, 5] = (changed[:, 5] + 1) % V
-    caches = model.make_caches(batch_size=2)
-    with torch.no_grad():
-        logits = model(token_ids)
-        parts = [model(part, caches=caches) for part in token_ids.split(chunks, dim=1)]
-        assert torch.equal(logits[:, :5], model(changed)[:, :5])
-    torch.testing.assert_close(torch.cat(parts, dim=1), logits, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("switch", SWITCHES)
-def test_every_parameter_of_a_switched_model_gets_a_gradient(switch):
-    model = small_model(**SWITCHES[switch])
-    model(some_tokens()).square().sum().backward()
-    assert all(p.grad is not None and p.grad.abs().max() > 1e-6 for p in model.parameters())
-
-
-def test_shifted_embeddings_are_a_convolution_over_one_hot_tokens():
-    model = small_model(embedding_shift=2)
-    token_ids = some_tokens()
-    tables = [model.token_embedding, *model.shifted_embeddings]
-    kernel = torch.stack([table.weight.T for table in reversed(tables)], dim=-1)  # (C, V, 3)
-    one_hot = nn.functional.one_hot(token_ids, V).double().mT  # (B, V, T)
-    expected = nn.functional.conv1d(nn.functional.pad(one_hot, (2, 0)), kernel).mT
-    torch.testing.assert_close(model.embed(token_ids)[0], expected, rtol=0, atol=1e-12)
-
-
-def test_a_token_shift_is_a_depthwise_convolution_and_starts_as_none():
-    layer = TokenShift(5)
-    x = torch.randn(2, 7, 5)
-    assert torch.equal(layer(x), x)
-    nn.init.normal_(layer.weight)
-    kernel = torch.stack([layer.weight, torch.ones(5)], dim=-1)[:, None]  # (C, 1, 2)
-    expected = nn.functional.conv1d(nn.functional.pad(x.mT, (1, 0)), kernel, groups=5).mT
-    torch.testing.assert_close(layer(x), expected)
-
-
-def test_a_cap_bounds_the_logits_and_leaves_small_ones():
-    plain, capped = small_model(), small_model(logit_cap=50.0)
-    logits = plain(some_tokens())
-    torch.testing.assert_close(capped(some_tokens()), 50 * torch.tanh(logits / 50))
-    assert small_model(logit_cap=0.5)(some_tokens()).abs().max() <= 0.5
-
-
-def test_a_table_of_pairs_alone_is_a_bigram_model():
-    model = small_model(bigram_table=True)
-    nn.init.zeros_(model.unembedding.weight)  # tied: the tokens say nothing either
-    token_ids = some_tokens()
-    assert torch.equal(model(token_ids), model.bigram_logits.weight[token_ids])
-
-
-def test_zero_init_makes_every_block_the_identity_and_the_new_fields_change_no_other_weight():
-    torch.manual_seed(0)
-    plain = GPT(ModelConfig(V, d_model=16))
-    torch.manual_seed(0)
-    zeroed = GPT(ModelConfig(V, d_model=16, zero_init=True, embedding_std=0.1))
-    x = torch.randn(1, 5, 16)
-    assert torch.equal(zeroed.blocks[0](x), x)
-    assert torch.equal(zeroed.blocks[1].mlp.up.weight, plain.blocks[1].mlp.up.weight)
-    torch.testing.assert_close(zeroed.token_embedding.weight, 5 * plain.token_embedding.weight)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (dict(embedding_shift=-1), "embedding_shift=-1: must be from 0"),
-        (dict(embedding_shift=12, context_length=12), r"embedding_shift=12: .* context_length - 1 = 11"),
-        (dict(logit_cap=0.0), "logit_cap=0.0: must be above 0"),
-        (dict(logit_cap=math.nan), "logit_cap=nan: must be above 0"),
-    ],
-)
-def test_switches_out_of_range_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        ModelConfig(V, **options)
-
-
-# --- parts that look back, and masks -----------------------------------------------------------
-
-LOOKING_BACK = [
-    dict(embedding_shift=1),
-    dict(embedding_shift=3),
-    dict(token_shift=True),
-    dict(token_shift=True, norm_position="post"),
-    dict(value_embeddings=True, bigram_table=True),
-    dict(embedding_shift=2, token_shift=True, value_embeddings=True, bigram_table=True, logit_cap=3.0),
-]
-looking_back = pytest.mark.parametrize("switches", LOOKING_BACK, ids=lambda switches: "+".join(switches))
-
-
-@looking_back
-@pytest.mark.parametrize("seed", range(3))
-@torch.no_grad()
-def test_documents_in_one_row_get_the_logits_that_each_gets_alone(switches, seed):
-    model = small_model(seed=seed, n_kv_heads=2, context_length=20, **switches)
-    token_ids = some_tokens(B=2, T=20, seed=seed)  # several end tokens, some side by side
-    token_ids[:, 4:6] = 0
-    packed = model(token_ids, mask=document_mask(token_ids, end_id=0))
-    for row, logits in zip(token_ids, packed, strict=True):
-        ends = [t + 1 for t in range(19) if row[t] == 0]
-        alone = [model(row[start:end][None])[0] for start, end in itertools.pairwise([0, *ends, 20])]
-        torch.testing.assert_close(logits, torch.cat(alone), rtol=0, atol=1e-6)  # angles are in float32
-
-
-@looking_back
-@pytest.mark.parametrize("chunks", [[20], [6, 14], [5, 1, 1, 13], [1] * 20])
-def test_a_changed_document_changes_no_bit_of_another_with_or_without_a_cache(switches, chunks):
-    model = small_model(context_length=20, **switches)
-    token_ids, outputs = some_tokens(T=20, seed=1) % (V - 1) + 1, []
-    token_ids[:, 7] = 0
-    for change in (0, 1):
-        changed = token_ids.clone()
-        changed[:, :7] = (changed[:, :7] + change - 1) % (V - 1) + 1
-        mask, caches, parts, start = document_mask(changed, end_id=0), model.make_caches(2), [], 0
-        for part in changed.split(chunks, dim=1):
-            end = start + part.shape[1]
-            parts.append(model(part, mask=mask[:, :, start:end, :end], caches=caches))
-            start = end
-        outputs.append(torch.cat(parts, dim=1))
-    assert not torch.equal(outputs[0][:, :7], outputs[1][:, :7])
-    assert torch.equal(outputs[0][:, 8:], outputs[1][:, 8:])
-
-
-@looking_back
-@pytest.mark.parametrize("form", ["bool", "-inf", "lowest", "heads"])
-def test_padding_on_the_left_changes_nothing(switches, form):
-    model, lengths = small_model(**switches), (8, 5, 1)
-    token_ids, T = some_tokens(B=3, T=8), 8
-    real = torch.arange(T) >= T - torch.tensor(lengths)[:, None]  # (B, T)
-    mask = (causal_mask(T) & real[:, None])[:, None]  # (B, 1, T, S); a row of padding may look nowhere
-    if form in ("-inf", "lowest"):
-        hidden = -torch.inf if form == "-inf" else torch.finfo(torch.float32).min
-        mask = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, hidden)
-    mask = mask.expand(-1, 4, -1, -1) if form == "heads" else mask
-    logits = model(token_ids, mask=mask)
-    for row, n in enumerate(lengths):
-        alone = model(token_ids[row : row + 1, T - n :])[0]
-        torch.testing.assert_close(logits[row, T - n :], alone, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("mask", [causal_mask(8) & ~causal_mask(8).tril(-4), torch.ones(8, 8).bool()])
-def test_a_mask_that_shows_what_is_shifted_leaves_the_shifts_as_they_are(mask):
-    model = small_model(embedding_shift=3)  # a window of four positions, and all positions
-    assert torch.equal(model.embed(some_tokens(), mask=mask)[0], model.embed(some_tokens())[0])
-
-
-@pytest.mark.parametrize("n", [1, 2, 9])
-def test_what_a_shift_may_hand_on_is_the_diagonal_of_the_mask(n):
-    generator = torch.Generator().manual_seed(n)
-    mask = torch.rand(3, 4, 5, 8, generator=generator) < 0.3  # (B, H, T, S): 3 positions in the cache
-    x, memory = torch.ones(3, 3, 1), {}
-    shift(x, n, memory)
-    seen = shift(torch.ones(3, 5, 1), n, memory, mask=mask)[..., 0]
-    for b in range(3):
-        for t in range(5):
-            place = 3 + t - n  # of the position n before, among all 8
-            assert seen[b, t] == (place >= 0 and mask[b, :, t, place].any())

@@ -11,12 +11,13 @@ from llmcourse.model import GPT, ModelConfig
 from llmcourse.optim import (
     AdamW,
     Muon,
-    Together,
+    OptimizerList,
     is_hidden_matrix,
     muon_and_adamw,
     orthogonalize,
     parameter_groups,
 )
+from llmcourse.tune.techniques import make_config, make_model
 
 GROUPS = [
     dict(lr=1e-2, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0),
@@ -261,7 +262,9 @@ def test_muon_refuses_a_vector():
 
 
 def test_every_parameter_is_in_exactly_one_group_and_muon_has_the_matrices_of_the_blocks():
-    model = GPT(ModelConfig(11, d_model=16, value_embeddings=True, token_shift=True, embedding_shift=1))
+    model = make_model(
+        make_config(11, d_model=16, value_embeddings=True, token_shift=True, embedding_shift=1)
+    )
     optimizer = muon_and_adamw(model)
     found = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(found) == sorted(id(p) for p in model.parameters())
@@ -281,7 +284,7 @@ def test_every_adapter_is_in_exactly_one_group_too(targets):
 def test_optimizers_together_do_what_each_does_alone_and_resume():
     a, b = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
     c, d = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
-    pair, alone = Together(Muon([a]), AdamW([b])), (Muon([c]), AdamW([d]))
+    pair, alone = OptimizerList(Muon([a]), AdamW([b])), (Muon([c]), AdamW([d]))
     for p in (a, b, c, d):
         p.grad = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
     pair.step()
@@ -289,7 +292,7 @@ def test_optimizers_together_do_what_each_does_alone_and_resume():
         optimizer.step()
     assert torch.equal(a, c)
     assert torch.equal(b, d)
-    again = Together(Muon([a]), AdamW([b]))
+    again = OptimizerList(Muon([a]), AdamW([b]))
     again.load_state_dict(pair.state_dict())
     again.step()
     for optimizer in alone:
@@ -297,4 +300,4 @@ def test_optimizers_together_do_what_each_does_alone_and_resume():
     assert torch.equal(a, c)
     assert torch.equal(b, d)
     with pytest.raises(ValueError, match="argument"):
-        Together(Muon([a])).load_state_dict(pair.state_dict())
+        OptimizerList(Muon([a])).load_state_dict(pair.state_dict())

@@ -8,7 +8,7 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from llmcourse.positions import RotaryScaling, apply_rotary, rotary_angles, shift, sinusoidal_positions
+from llmcourse.positions import RotaryScaling, apply_rotary, rotary_angles, sinusoidal_positions
 
 
 @pytest.mark.parametrize(
@@ -160,17 +160,6 @@ def test_odd_widths_are_refused():
         sinusoidal_positions(3, 5)
     with pytest.raises(ValueError, match=r"d_head=7 is odd: .*use an even head width"):
         rotary_angles(3, 7)
-
-
-@pytest.mark.parametrize("n", [1, 3, 7])
-def test_shift_moves_positions_later_whether_or_not_it_remembers(n):
-    x = torch.randn(2, 5, 3, dtype=torch.float64)
-    expected = torch.zeros_like(x)
-    expected[:, n:] = x[:, : max(5 - n, 0)]
-    assert torch.equal(shift(x, n), expected)
-    memory = {}
-    assert torch.equal(shift(x, n, memory), expected)
-    assert torch.equal(shift(x, n, memory), shift(torch.cat([x, x], dim=1), n)[:, 5:])
 
 
 def test_rotary_in_bfloat16_turns_as_in_float32_up_to_rounding():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmcourse.model import GPT, ModelConfig
 from llmcourse.pretrained import load_model, save_model
 from llmcourse.tokenizer import BPETokenizer
+from llmcourse.tune.techniques import make_config, make_model
 
 
 def tiny_tokenizer(n_merges=4):
@@ -21,8 +21,8 @@ X = torch.arange(8)[None]
 
 def our_model(**options):
     torch.manual_seed(0)
-    return GPT(
-        ModelConfig(**(dict(vocab_size=V, context_length=16, d_model=16, n_layers=2) | options))
+    return make_model(
+        make_config(**(dict(vocab_size=V, context_length=16, d_model=16, n_layers=2) | options))
     ).eval()
 
 
@@ -115,7 +115,7 @@ def test_weights_that_do_not_fit_are_named_with_their_file(folder, change, messa
         ('{"d_model": 16}', "vocab_size"),
         ('{"vocab_size": "many"}', "not supported between"),
         ('{"vocab_size": 258, "norm": "batch"}', "norm='batch' is unknown"),
-        ('{"vocab_size": 258, "speed": 1}', r"\['speed'\] are no fields of this version"),
+        ('{"vocab_size": 258, "speed": 1}', r"\['speed'\] are no fields of ModelConfig in this version"),
         ('{"model_type": "gpt2", "vocab_size": 258}', "of transformers, read it with from_transformers"),
     ],
 )
@@ -128,7 +128,7 @@ def test_a_configuration_of_something_else_is_refused(folder, text, message):
 def test_a_configuration_that_an_editor_marked_or_that_lacks_newer_fields_is_read(folder):
     path = folder / "config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("logit_cap", "zero_init", "embedding_std"):
+    for name in ("qk_norm", "rotary_scaling", "scaled_embeddings"):
         del content[name]
     path.write_text(json.dumps(content), encoding="utf-8-sig")
     assert torch.equal(load_model(folder)[0](X), our_model()(X))

@@ -24,6 +24,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from llmcourse.data.manifest import load_manifest
+from llmcourse.teach.chapters.ch00_start_here.figures import PARTS
 
 sys.path.insert(0, str(ROOT / "tools"))
 import install
@@ -164,6 +165,11 @@ def test_one_path_leads_through_all_notebooks():
         recap = read(ROOT / "notebooks" / f"{stem}.ipynb").cells[-1].source
         stem = re.search(r"\]\((\w+)\.ipynb\)", recap.split("**Next:**")[1])[1]
     assert visited == order
+
+
+def test_the_picture_in_00_draws_every_chapter_in_this_order():
+    drawn = [chapter.partition(" ")[0] for part in PARTS.values() for chapter in part]
+    assert drawn == [stem.partition("_")[0] for stem in table_rows(README)]
 
 
 def test_readme_links_are_alive():

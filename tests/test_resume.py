@@ -19,9 +19,10 @@ from torch import nn
 from llmcourse.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from llmcourse.data.batches import TokenBatches
 from llmcourse.losses import smoothed_next_token_loss
-from llmcourse.model import GPT, ModelConfig
-from llmcourse.optim import AdamW, Together, muon_and_adamw, parameter_groups
+from llmcourse.model import GPT
+from llmcourse.optim import AdamW, OptimizerList, muon_and_adamw, parameter_groups
 from llmcourse.training import train
+from llmcourse.tune import techniques
 
 V, T = 11, 6
 IDS = torch.randint(0, V, (400,), generator=torch.Generator().manual_seed(0))
@@ -55,7 +56,7 @@ def make_model(seed: int = 0, **changes) -> GPT:
     shape = dict(context_length=T, d_model=8, n_heads=2, n_layers=1, d_ff=16)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return GPT(ModelConfig(V, **{**shape, **changes}))
+        return techniques.make_model(techniques.make_config(V, **{**shape, **changes}))
 
 
 def make_net(seed: int = 0, width: int = 8) -> nn.Sequential:
@@ -261,7 +262,7 @@ OTHER = {
         "amsgrad is False there and True here",
     ),
     "together": (
-        lambda m: Together(torch.optim.AdamW(m[0].parameters()), torch.optim.SGD(m[2].parameters())),
+        lambda m: OptimizerList(torch.optim.AdamW(m[0].parameters()), torch.optim.SGD(m[2].parameters())),
         r"torch\.AdamW there and torch\.SGD here",
     ),
 }

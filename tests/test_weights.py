@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from llmcourse.model import GPT, ModelConfig
 from llmcourse.positions import rotary_angles
+from llmcourse.tune.techniques import make_config, make_model
 from llmcourse.weights import config_and_state, load_state, rounded, unwrap
 
 
 def small_model(seed=0, **options):
     torch.manual_seed(seed)
-    return GPT(
-        ModelConfig(**(dict(vocab_size=20, d_model=16, n_layers=2, context_length=8) | options))
+    return make_model(
+        make_config(**(dict(vocab_size=20, d_model=16, n_layers=2, context_length=8) | options))
     ).eval()
 
 

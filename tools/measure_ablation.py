@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from llmcourse.data.sources.characters import load_characters
 from llmcourse.evaluate.likelihood import evaluate_loss
-from llmcourse.tune.recipes import FAST, PLAIN, follow
+from llmcourse.tune.recipes import FAST, PLAIN, train_recipe
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "ablation"
 SEARCH_TRIALS, FINALISTS = 24, 4
@@ -97,7 +97,7 @@ class Runs:
         model = recipe.build(self.text.vocab_size, seed)
         began = time.process_time()
         try:
-            for _ in follow(recipe, model, self.text.train, seed):
+            for _ in train_recipe(recipe, model, self.text.train, seed):
                 pass
             seconds = time.process_time() - began
             loss = evaluate_loss(model, self.text.tuning, batch_size=64)

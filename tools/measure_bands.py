@@ -52,7 +52,7 @@ def main() -> None:
     for what, seen in values.items():
         low, high = limits[what]
         verdict = "inside" if low <= min(seen) and max(seen) <= high else "OUTSIDE"
-        print(f"{what}: {min(seen):.4f} to {max(seen):.4f}, {verdict} of {low}-{high}")
+        print(f"{what}: {min(seen):.4f} to {max(seen):.4f}, {verdict} {low} to {high}")
 
 
 if __name__ == "__main__":

@@ -17,15 +17,17 @@ from pathlib import Path
 
 import torch
 
+from llmcourse.data.batches import TokenBatches
+from llmcourse.monitor import planted_bugs, small_run
 from llmcourse.monitor.diagnose import diagnose
+from llmcourse.schedules import warmup_cosine
 from llmcourse.support.files import atomic_write
-from llmcourse.teach import clinic
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "diagnose"
 HEALTHY = "healthy"
 
 
-def momentum(setup: clinic.Setup) -> None:
+def momentum(setup: small_run.Setup) -> None:
     """SGD with momentum at a sensible rate."""
     setup.optimizer = torch.optim.SGD(setup.model.parameters(), lr=0.3, momentum=0.9)
 
@@ -43,21 +45,24 @@ VARIANTS = {  # healthy, and must raise no alarm
 }
 
 
-def decay(setup: clinic.Setup, strength: float) -> None:
+def decay(setup: small_run.Setup, strength: float) -> None:
     """Weight decay of `strength` on everything."""
     for group in setup.optimizer.param_groups:
         group["weight_decay"] = strength
 
 
-def few(setup: clinic.Setup, n_characters: int) -> None:
+def few(setup: small_run.Setup, n_characters: int) -> None:
     """Only so many characters to train on."""
-    setup.batches = clinic.TokenBatches(setup.train_ids[:n_characters], 8, 64, setup.seed)
+    setup.batches = TokenBatches(setup.train_ids[:n_characters], 8, 64, setup.seed)
 
 
 MILDER = {  # truth: (case, bug)
-    "learning rate too high": ("learning rate x 30", partial(clinic.learning_rate_too_high, factor=30)),
-    "learning rate too low": ("learning rate / 30", partial(clinic.learning_rate_too_high, factor=1 / 30)),
-    "float16 underflow": ("batch of 250,000 tokens", partial(clinic.underflow, n_tokens=250_000)),
+    "learning rate too high": ("learning rate x 30", partial(planted_bugs.learning_rate_too_high, factor=30)),
+    "learning rate too low": (
+        "learning rate / 30",
+        partial(planted_bugs.learning_rate_too_high, factor=1 / 30),
+    ),
+    "float16 underflow": ("batch of 250,000 tokens", partial(planted_bugs.underflow, n_tokens=250_000)),
     "weight decay too strong": ("decay 3", partial(decay, strength=3.0)),
     "too little text": ("6,000 characters", partial(few, n_characters=6000)),
 }
@@ -66,19 +71,19 @@ MILDER = {  # truth: (case, bug)
 # Bugs for which no rule was written. What they are called is open; whether anything is seen is not.
 
 
-def no_positions(setup: clinic.Setup) -> None:
+def no_positions(setup: small_run.Setup) -> None:
     """The model cannot tell places apart, but for the mask."""
     forward = setup.model.embed
     setup.model.embed = lambda *inputs: (forward(*inputs)[0], None)
 
 
-def two_places_ahead(setup: clinic.Setup) -> None:
+def two_places_ahead(setup: small_run.Setup) -> None:
     """The target is the token after the next one."""
     batches = setup.batches
     setup.batches = ((inputs[:, :-1], targets[:, 1:]) for inputs, targets in batches)
 
 
-def noisy_targets(setup: clinic.Setup) -> None:
+def noisy_targets(setup: small_run.Setup) -> None:
     """Three targets of ten are drawn at random."""
     batches, vocab_size = setup.batches, setup.model.config.vocab_size
 
@@ -90,15 +95,15 @@ def noisy_targets(setup: clinic.Setup) -> None:
     setup.batches = noisy()
 
 
-def rate_gone(setup: clinic.Setup) -> None:
+def rate_gone(setup: small_run.Setup) -> None:
     """The schedule counts 40 steps and not 160: the learning rate is 0 from there on."""
-    schedule = clinic.warmup_cosine(40, warmup_steps=10)
+    schedule = warmup_cosine(40, warmup_steps=10)
     setup.options["schedule"] = schedule
 
 
-def contaminated(setup: clinic.Setup) -> None:
+def contaminated(setup: small_run.Setup) -> None:
     """The training text is the validation text."""
-    setup.batches = clinic.TokenBatches(setup.validation_ids, 8, 64, setup.seed)
+    setup.batches = TokenBatches(setup.validation_ids, 8, 64, setup.seed)
 
 
 UNKNOWN = {
@@ -116,7 +121,7 @@ def cases(n: int):
     for name, changes in VARIANTS.items():
         yield "healthy variant", name, HEALTHY, None, changes, range(200, 200 + n)
     yield "healthy variant", "SGD with momentum", HEALTHY, momentum, {}, range(200, 200 + n)
-    for name, bug in clinic.BUGS.items():
+    for name, bug in planted_bugs.BUGS.items():
         yield "bug", name, name, bug, {}, range(300, 300 + n)
     for name, (case, bug) in MILDER.items():
         yield "milder", case, name, bug, {}, range(400, 400 + n)
@@ -161,7 +166,7 @@ Named otherwise than the truth:
 | | |
 |---|---|
 | Seeds | thresholds set on 0-9; measured on {12 * n} from 100 (healthy), {n} from 200 (each variant), 300 (each bug), 400 (each milder form), 500 (each bug without a rule); every other seed on 2 threads |
-| Runs | `llmcourse.teach.clinic`: 160 steps of 8 x 64 characters, 1 layer, width 64 |
+| Runs | `llmcourse.monitor.small_run`: 160 steps of 8 x 64 characters, 1 layer, width 64 |
 | Limits | the bugs were known when the rules were written; a bug of another kind is caught by the two general alarms at best |
 | Machine | {platform.machine()}, torch {torch.__version__.split("+")[0]}, {seconds:.0f} s of processor time |
 | Licence | Apache-2.0 |
@@ -182,7 +187,7 @@ def main() -> None:
         for seed in seeds:
             threads = 1 + seed % 2
             torch.set_num_threads(threads)
-            run = clinic.sick_run(bug or (lambda setup: None), seed, **changes)
+            run = small_run.sick_run(bug or (lambda setup: None), seed, **changes)
             findings = diagnose(run)
             named = findings[0].name if findings else HEALTHY
             rows[group, case, threads, truth, named] += 1

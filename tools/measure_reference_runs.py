@@ -3,8 +3,8 @@
     python tools/measure_reference_runs.py                 about 20 minutes of CPU; goes on where it stopped
     python tools/measure_reference_runs.py --device cuda   the runs on a GPU, beside those that are there
 
-Writes data/reference_runs/clinic.csv (healthy runs, from which `curves.reference_bands` makes the
-band), checks/clinic.csv (healthy runs of other seeds, and runs with each bug of chapter 5d) and
+Writes data/reference_runs/small_run.csv (healthy runs, from which `curves.reference_bands` makes the
+band), checks/small_run.csv (healthy runs of other seeds, and runs with each planted bug) and
 README.md, the card with what the checks showed.
 """
 
@@ -19,12 +19,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from llmcourse.monitor import planted_bugs, small_run
 from llmcourse.monitor import reference_bands as curves
 from llmcourse.support.files import atomic_write
-from llmcourse.teach import clinic
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "reference_runs"
-POINTS = curves.block_points(clinic.STEPS, block=10, eval_every=20)
+POINTS = curves.block_points(small_run.STEPS, block=10, eval_every=20)
 COLUMNS = [f"{point.curve} {point.first}-{point.last}" for point in POINTS]
 SEEDS = {  # device -> seeds of the reference, held out and healthy, with each bug
     "cpu": (range(100, 400), range(1000, 1160), range(2000, 2006)),
@@ -51,19 +51,23 @@ def plan() -> dict[Path, list[Planned]]:
     """Return for each file its runs; on a CPU every other seed runs on two threads."""
     reference, checks = [], []
     for device, (seeds, held_out, with_bugs) in SEEDS.items():
-        runs = [("", seed) for seed in held_out] + [(bug, seed) for bug in clinic.BUGS for seed in with_bugs]
+        runs = [("", seed) for seed in held_out] + [
+            (bug, seed) for bug in planted_bugs.BUGS for seed in with_bugs
+        ]
         for group, part in ((reference, [("", seed) for seed in seeds]), (checks, runs)):
             group += [Planned(*run, device, 1 + run[1] % 2 if device == "cpu" else 1) for run in part]
-    return {FOLDER / "clinic.csv": reference, FOLDER / "checks" / "clinic.csv": checks}
+    return {FOLDER / "small_run.csv": reference, FOLDER / "checks" / "small_run.csv": checks}
 
 
 def measure(planned: Planned) -> dict[str, str]:
     """Return the row of one run; cells of points that it did not reach are empty."""
     torch.set_num_threads(planned.threads)
     began = time.process_time()
-    bug, options = clinic.BUGS.get(planned.bug), dict(device=planned.device)
+    bug, options = planted_bugs.BUGS.get(planned.bug), dict(device=planned.device)
     run = (
-        clinic.sick_run(bug, planned.seed, **options) if bug else clinic.healthy_run(planned.seed, **options)
+        small_run.sick_run(bug, planned.seed, **options)
+        if bug
+        else small_run.healthy_run(planned.seed, **options)
     )
     reached = [point for point in POINTS if point.last <= len(run.steps)]
     row = planned._asdict() | dict(cpu_seconds=f"{time.process_time() - began:.1f}")
@@ -97,7 +101,7 @@ def measure_all(path: Path, runs: list[Planned], device: str, workers: int) -> N
 
 def check(bands: curves.Bands) -> tuple[str, str]:
     """Return what the band said of healthy runs of other seeds, and a table of what it said of bugs."""
-    _, values, runs = curves.read_runs(FOLDER / "checks" / "clinic.csv")
+    _, values, runs = curves.read_runs(FOLDER / "checks" / "small_run.csv")
     outside = (values < bands.low) | (values > bands.high)
     first = np.array([point.first for point in bands.points])
     healthy, lines = [], []
@@ -106,7 +110,7 @@ def check(bands: curves.Bands) -> tuple[str, str]:
             i for i, run in enumerate(runs) if run["bug"] == "" and (run["device"], run["threads"]) == place
         ]
         healthy.append(f"{outside[here].any(1).sum()} of {len(here)} {name}")
-    for bug in clinic.BUGS:
+    for bug in planted_bugs.BUGS:
         here = [i for i, run in enumerate(runs) if run["bug"] == bug]
         since = [first[outside[i]].min() for i in here if outside[i].any()]
         share = outside[here].sum() / np.isfinite(values[here]).sum()
@@ -117,8 +121,8 @@ def check(bands: curves.Bands) -> tuple[str, str]:
 
 def gpu_runs_outside_a_cpu_band() -> tuple[int, int]:
     """Return how many healthy runs on a GPU leave a band made on a CPU, and how many there are."""
-    points, values, rows = curves.read_runs(FOLDER / "clinic.csv")
-    _, others, checks = curves.read_runs(FOLDER / "checks" / "clinic.csv")
+    points, values, rows = curves.read_runs(FOLDER / "small_run.csv")
+    _, others, checks = curves.read_runs(FOLDER / "checks" / "small_run.csv")
     on_cpu = np.array([row["device"] == "cpu" for row in rows])
     bands = curves.make_bands("cpu", points, values[on_cpu])
     more = others[[row["device"] == "cuda" and row["bug"] == "" for row in checks]]
@@ -129,10 +133,10 @@ def gpu_runs_outside_a_cpu_band() -> tuple[int, int]:
 
 def card() -> str:
     """Return the text of README.md, with numbers from the files."""
-    bands = curves.reference_bands("clinic")
+    bands = curves.reference_bands("small_run")
     healthy, table = check(bands)
     left, n_gpu = gpu_runs_outside_a_cpu_band()
-    _, _, rows = curves.read_runs(FOLDER / "clinic.csv")
+    _, _, rows = curves.read_runs(FOLDER / "small_run.csv")
     seconds = [float(row["cpu_seconds"]) for row in rows if row["device"] == "cpu"]
     on_gpu = sum(row["device"] == "cuda" for row in rows)
     seeds = {
@@ -152,8 +156,8 @@ What healthy training runs look like, so that `llmcourse.monitor.reference_bands
 
 | File | Rows | What it holds |
 |---|---|---|
-| `clinic.csv` | {len(bands.runs)} | healthy runs of chapter 5d (`llmcourse.teach.clinic.healthy_run`): the band is made from these |
-| `checks/clinic.csv` | {len(curves.read_runs(FOLDER / "checks" / "clinic.csv")[2])} | healthy runs of other seeds, and runs with each bug: the band is tested on these and has not seen them |
+| `small_run.csv` | {len(bands.runs)} | healthy runs (`llmcourse.monitor.small_run.healthy_run`): the band is made from these |
+| `checks/small_run.csv` | {len(curves.read_runs(FOLDER / "checks" / "small_run.csv")[2])} | healthy runs of other seeds, and runs with each bug: the band is tested on these and has not seen them |
 
 **A row** is one run of {bands.steps} steps. `loss 1-10` is the geometric mean of the training loss (nats per character) over steps 1 to 10, `grad_norm 1-10` that of the gradient norm before clipping, `validation_loss 20-20` the validation loss after step 20. A cell is empty where a run broke off before.
 

@@ -2,16 +2,16 @@
 
     python tools/record_patients.py
 
-One thread; about 40 seconds of processor time. `teach.patients.admit` reads them, and trains the
+One thread; about 40 seconds of processor time. `admit` of the room reads them, and trains the
 patients of any other seed.
 """
 
 import json
 
 import torch
-from llmcourse.teach.patients import ROUNDS, train_patient
 
 from llmcourse.support.files import atomic_write
+from llmcourse.teach.chapters.ch05d_failure_clinic.patients import ROUNDS, train_patient
 from llmcourse.teach.chapters.ch05d_failure_clinic.stored import SEED, as_json, path
 
 

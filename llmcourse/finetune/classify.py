@@ -39,7 +39,7 @@ def hidden_states(model: GPT, token_ids: Tensor) -> list[Tensor]:
     x, rotary = model.embed(token_ids)
     states = [x]
     for block in model.blocks:
-        x = block(x, rotary=rotary, token_ids=token_ids)
+        x = block(x, rotary=rotary)
         states.append(x)
     return [*states[:-1], model.final_norm(x)]
 

@@ -53,11 +53,11 @@ def add_special_tokens(
     if len(set(names)) < len(names):
         raise ValueError(f"names={list(names)}: each name once")
     larger = tokenizer.with_special_tokens(names)
-    grown = GPT(replace(config, vocab_size=larger.vocab_size))
+    grown = type(unwrap(model))(replace(config, vocab_size=larger.vocab_size))
     generator = torch.Generator().manual_seed(seed)
     for name, wanted in grown.state_dict().items():
         table, n = state[name].cpu(), len(names)
-        if wanted.shape != table.shape and name == "bigram_logits.weight":  # (V, V)
+        if wanted.shape[-1] != table.shape[-1]:  # (V, V)
             state[name] = with_new_rows(with_new_rows(table, n).T, n).T
         elif wanted.shape != table.shape:  # (V, C)
             state[name] = with_new_rows(table, n, generator)

@@ -2,8 +2,8 @@
 
 The rules stand in the order in which an expert would check: data, untrained model, attention,
 gradients, updates, validation, curves. A fault further up explains what is seen further down.
-Thresholds were set on seeds 0-9 of chapter 5d's clinic, each with its reason beside it, and then
-measured on other seeds: data/diagnose/README.md.
+Thresholds were set on seeds 0-9 of `monitor.small_run` with the bugs of `monitor.planted_bugs`, each
+with its reason beside it, and then measured on other seeds: data/diagnose/README.md.
 """
 
 import math

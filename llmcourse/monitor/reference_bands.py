@@ -172,7 +172,7 @@ def make_bands(name: str, points: list[Point], runs: np.ndarray, false_alarms: f
     return Bands(name, points, runs, np.exp(middle), low, high, false_alarms)
 
 
-def reference_bands(name: str = "clinic", false_alarms: float = FALSE_ALARMS) -> Bands:
+def reference_bands(name: str = "small_run", false_alarms: float = FALSE_ALARMS) -> Bands:
     """Return the bands of the healthy runs in data/reference_runs/`name`.csv.
 
     Raises FileNotFoundError, with the names that exist, for another name.
@@ -201,7 +201,7 @@ def read_runs(path: str | Path) -> tuple[list[Point], np.ndarray, list[dict[str,
     return points, runs, rows
 
 
-def compare_run(steps: Iterable[Step], reference: str | Bands = "clinic") -> BandComparison:
+def compare_run(steps: Iterable[Step], reference: str | Bands = "small_run") -> BandComparison:
     """Say whether a run is inside the band of healthy runs, and since when it is not.
 
     `steps` are the records that `train` yields, from the first on; a run that is still going, or

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.data.batches import Batch
 from llmcourse.evaluate.likelihood import evaluate_loss
 from llmcourse.generate import generate
+from llmcourse.losses import Loss, mean_loss, next_token_loss
 from llmcourse.runtime import evaluating
 from llmcourse.training import Step, train
 
@@ -66,8 +66,8 @@ class Run:
 class _Watched:
     """Batches that note, when `train` asks for one, the state of the model just before its step."""
 
-    def __init__(self, batches: Iterable[Batch], model: nn.Module, steps: int):
-        self.source, self.model, self.step = iter(batches), model, 0
+    def __init__(self, batches: Iterable[Batch], model: nn.Module, steps: int, loss: Loss):
+        self.source, self.model, self.loss, self.step = iter(batches), model, loss, 0
         self.probed = set(range(max(1, steps // 5), steps, max(1, steps // 5)))
         self.rows: list[Tensor] = []  # (B, T + 1) each: what the model has read
         self.recomputed_grad_norms, self.zeros, self.updates, self.before = {}, [], {}, None
@@ -85,17 +85,16 @@ class _Watched:
             self.before = None
         if self.step in self.probed:
             self.before = [p.detach().clone() for p in now]
-            self.look_at_gradients(inputs, targets)
+            self.look_at_gradients((inputs, targets))
         return inputs, targets
 
-    def look_at_gradients(self, inputs: Tensor, targets: Tensor) -> None:
+    def look_at_gradients(self, batch: Batch) -> None:
         """Compute the gradient of this batch alone, which leaves `.grad` and dropout untouched."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         device = parameters[0].device
-        inputs, targets = inputs.to(device), targets.to(device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            loss = F.cross_entropy(self.model(inputs).flatten(0, 1), targets.flatten())
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            mean = mean_loss(self.model, batch, self.loss)
+            gradients = torch.autograd.grad(mean, parameters, allow_unused=True)
         found = [g for g in gradients if g is not None]
         self.recomputed_grad_norms[self.step] = length(found)
         inner = {id(p) for p in self.model.blocks.parameters() if p.dim() >= 2}
@@ -111,6 +110,7 @@ def record_run(
     decode: Callable[[Iterable[int]], str],
     *,
     steps: int,
+    loss: Loss = next_token_loss,
     evaluate: Callable[[nn.Module, Tensor], float] = evaluate_loss,
     eval_every: int = 20,
     **options,
@@ -132,10 +132,10 @@ def record_run(
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     start_length = length(matrices(model))
     untrained_loss = evaluate(model, validation_ids)
-    watched, done, stopped = _Watched(batches, model, steps), [], None
+    watched, done, stopped = _Watched(batches, model, steps, loss), [], None
     watch = dict(evaluate=lambda m: evaluate(m, validation_ids), eval_every=eval_every)
     try:
-        for step in train(model, watched, steps=steps, **watch, **options):
+        for step in train(model, watched, steps=steps, loss=loss, **watch, **options):
             done.append(step)
     except FloatingPointError as error:
         stopped = str(error)

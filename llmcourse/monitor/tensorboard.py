@@ -78,7 +78,7 @@ def log_parameters(
     """
     if every < 1:
         raise ValueError(f"every={every}: must be at least 1; 50 is a good start")
-    model, parts = unwrap(model), getattr(optimizer, "optimizers", [optimizer])  # those of optim.Together
+    model, parts = unwrap(model), getattr(optimizer, "optimizers", [optimizer])  # of an OptimizerList
     count, before = done, {}
 
     def is_time() -> bool:

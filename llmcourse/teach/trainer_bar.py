@@ -1,7 +1,7 @@
 """A progress bar for transformers' `Trainer`: its own adds a table row for each logged step."""
 
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from llmcourse.runtime import someone_is_watching
 
@@ -29,3 +29,25 @@ class TrainerBar(TrainerCallback):
     def on_train_end(self, args, state, control, **others):
         """Close the bar."""
         self.bar.close()
+
+
+def quiet_libraries() -> None:
+    """Silence the progress bars and the advice of transformers and datasets; bars stay where someone is watching."""
+    import datasets
+    import transformers
+
+    if not someone_is_watching():
+        datasets.disable_progress_bars()
+        transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+
+
+def quiet_trainer(trainer) -> None:
+    """Give a `Trainer` the bar instead of its printed lines."""
+    trainer.add_callback(TrainerBar)
+    trainer.remove_callback(PrinterCallback)
+
+
+def losses_of(trainer) -> list[float]:
+    """Return the logged training losses of a `Trainer`: one for each step with `logging_steps=1`."""
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from llmcourse.model import ModelConfig
+from llmcourse.config import ModelConfig
+from llmcourse.tune.techniques import TechniqueConfig
 
 FLOAT_BYTES = 4  # float32
 
@@ -40,6 +41,7 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
     >>> count_parameters(ModelConfig(vocab_size=10, d_model=16, n_heads=2, n_layers=1))["attention"]
     1024
     """
+    config = TechniqueConfig.of(config)
     C, L, V = config.d_model, config.n_layers, config.vocab_size
     sizes = {
         name: inputs * outputs + (outputs if config.bias else 0)
@@ -104,6 +106,7 @@ def six_n(config: ModelConfig) -> int:
 
 def _kept_floats(config: ModelConfig) -> tuple[int, int]:
     """Return the numbers that the backward pass needs, for each token: (of one block, of the rest)."""
+    config = TechniqueConfig.of(config)
     C, F, V, H = config.d_model, config.hidden_width, config.vocab_size, config.n_heads
     HD, kv_width, rotary = H * config.head_width, _kv_width(config), config.positions == "rotary"
     # its input and its output, and a deviation (LayerNorm: a mean too); RMSNorm also the normed x

@@ -3,11 +3,11 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from llmcourse.losses import Loss, mean_loss, next_token_loss
 from llmcourse.model import GPT
 from llmcourse.runtime import evaluating
-from llmcourse.tune.noise_scale import mean_loss
 from llmcourse.weights import unwrap
 
 
@@ -28,15 +28,15 @@ def initialize(model: GPT, std: float = 0.02, residual_scaling: bool = True) -> 
         if not isinstance(module, nn.Linear | nn.Embedding) or name == "bigram_logits":
             continue
         writes = name.endswith(("attention.out", "mlp.down"))
-        if not (writes and model.config.zero_init):
+        if not (writes and getattr(model.config, "zero_init", False)):
             nn.init.normal_(module.weight, std=residual if writes else std)
     return model
 
 
 def activation_and_gradient_norms(
-    model: GPT, inputs: Tensor, targets: Tensor
+    model: GPT, batch, loss: Loss = next_token_loss
 ) -> tuple[list[float], list[float]]:
-    """Return (activations, gradients): two lists with one number for each layer, from one batch (B, T).
+    """Return (activations, gradients): two lists with one number for each layer, from one batch.
 
     The first is the standard deviation of what the block hands on, the second the length of the
     gradient of the mean loss with respect to that block's parameters, both without dropout. The
@@ -49,12 +49,12 @@ def activation_and_gradient_norms(
     ]
     try:
         with evaluating(model):
-            loss = mean_loss(model, inputs, targets)
+            mean = mean_loss(model, batch, loss)
     finally:
         for hook in hooks:
             hook.remove()
     sizes = [len(list(block.parameters())) for block in model.blocks]
-    gradients = torch.autograd.grad(loss, [p for block in model.blocks for p in block.parameters()])
+    gradients = torch.autograd.grad(mean, [p for block in model.blocks for p in block.parameters()])
     norms, start = [], 0
     for size in sizes:
         norms.append(torch.stack([g.norm() for g in gradients[start : start + size]]).norm().item())

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from llmcourse.data.batches import Batch
 from llmcourse.training import train
 
 
@@ -49,7 +48,7 @@ class Sweep:
 
 def lr_range_test(
     model: nn.Module,
-    batches: Iterable[Batch],
+    batches: Iterable,
     *,
     low: float = 1e-5,
     high: float = 1.0,

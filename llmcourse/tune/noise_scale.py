@@ -1,15 +1,13 @@
 """The gradient noise scale: from which batch size on a larger batch brings little."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmcourse.data.batches import IGNORE
-from llmcourse.support.outputs import wide
+from llmcourse.losses import Loss, mean_loss, next_token_loss
 
 
 @dataclass(frozen=True)
@@ -50,36 +48,27 @@ def noise_scale(small_square: float, large_square: float, small: int, large: int
     return NoiseScale(gradient_square, noise_trace)
 
 
-def mean_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy of `model` over all targets that count, in nats."""
-    device = next(model.parameters()).device
-    logits = wide(model(inputs.to(device)))  # (B, T, V)
-    return F.cross_entropy(logits.flatten(0, 1), targets.to(device).flatten(), ignore_index=IGNORE)
-
-
 def measure_noise_scale(
-    model: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
-    small: int = 8,
-    loss: Callable[[nn.Module, Tensor, Tensor], Tensor] = mean_loss,
+    model: nn.Module, batch: Sequence[Tensor], small: int = 8, loss: Loss = next_token_loss
 ) -> NoiseScale:
     """Return the NoiseScale of `model` on one large batch, cut into parts of `small` examples.
 
-    An example is a row of `inputs` (B, ...) and `targets`; `loss` must be a mean over examples.
-    The large gradient is the mean of the small ones, so one pass gives both. The model's own
-    gradients are left alone. Raises ValueError unless B is at least 2 parts, and whole parts.
+    `batch` is of tensors (B, ...), such as (inputs, targets), with an example in each row; `loss` is
+    that of `train`, and counts equally much in each part. The large gradient is the mean of the small
+    ones, so one pass gives both. The model's own gradients are left alone. Raises ValueError unless B
+    is at least 2 parts, and whole parts.
     """
-    if len(inputs) % small or len(inputs) < 2 * small:
+    n_rows = len(batch[0])
+    if n_rows % small or n_rows < 2 * small:
         raise ValueError(
-            f"{len(inputs)} examples are not 2 or more parts of {small}: choose `small` as a divisor, "
+            f"{n_rows} examples are not 2 or more parts of {small}: choose `small` as a divisor, "
             "at most half of the batch"
         )
     parameters = [p for p in model.parameters() if p.requires_grad]
-    total, squares, count = 0.0, 0.0, len(inputs) // small
-    for x, y in zip(inputs.split(small), targets.split(small), strict=True):
-        parts = torch.autograd.grad(loss(model, x, y), parameters)
+    total, squares, count = 0.0, 0.0, n_rows // small
+    for part in zip(*(rows.split(small) for rows in batch), strict=True):
+        parts = torch.autograd.grad(mean_loss(model, part, loss), parameters)
         gradient = torch.cat([part.flatten() for part in parts]).cpu().double()
         squares += gradient.square().sum().item() / count
         total = total + gradient / count
-    return noise_scale(squares, total.square().sum().item(), small, len(inputs))
+    return noise_scale(squares, total.square().sum().item(), small, n_rows)

@@ -1,4 +1,4 @@
-"""Recipes of chapter 5c: everything that decides a training run, in one frozen record."""
+"""Recipes: everything that decides a training run, in one frozen record."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -7,17 +7,19 @@ import torch
 from torch import Tensor
 
 from llmcourse.data.batches import TokenBatches
-from llmcourse.model import GPT, ModelConfig
+from llmcourse.model import GPT
 from llmcourse.optim import hidden_and_other_groups, muon_and_adamw
 from llmcourse.schedules import Schedule, constant, warmup_cosine, warmup_linear, warmup_stable_decay
 from llmcourse.training import Step, train
+from llmcourse.tune.techniques import make_config, make_model
 
 SCHEDULES = ("constant", "linear", "cosine", "stable_decay")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run, but for the text and the seed. `config` holds the fields of `ModelConfig` to set.
+    """A run, but for the text and the seed. `config` holds the fields of `ModelConfig`
+    and `TechniqueConfig` to set.
 
     `muon_lr=None` trains everything with AdamW; `hidden_lr` then is the rate of the matrices inside
     the blocks, and `lr` that of the rest (None: `lr` for all). The schedule rises over `warmup_steps`, then falls
@@ -49,14 +51,14 @@ class Recipe:
             raise ValueError(f"schedule={self.schedule!r} is unknown: choose one of {SCHEDULES}")
 
     def change(self, **changes) -> "Recipe":
-        """Return the recipe with other values; names of `ModelConfig` fields change the model."""
+        """Return the recipe with other values; names of the configuration's fields change the model."""
         own = {name: changes.pop(name) for name in list(changes) if name in Recipe.__dataclass_fields__}
         return replace(self, **own, config=self.config | own.get("config", {}) | changes)
 
     def build(self, vocab_size: int, seed: int) -> GPT:
         """Return the model with its random start; raises TypeError for an unknown field."""
         torch.manual_seed(seed)
-        return GPT(ModelConfig(vocab_size, **self.config))
+        return make_model(make_config(vocab_size, **self.config))
 
     def factors(self) -> Schedule:
         """Return the schedule: a function from the step to a factor."""
@@ -68,7 +70,7 @@ class Recipe:
         return shape(self.steps, self.warmup_steps, self.final_factor)
 
 
-def follow(
+def train_recipe(
     recipe: Recipe,
     model: GPT,
     token_ids: Tensor,
@@ -126,7 +128,7 @@ PLAIN = Recipe(
     batch_size=12, steps=250, lr=5e-3, betas=(0.9, 0.99), weight_decay=0.1, schedule="linear", warmup_steps=20,
 )  # fmt: skip
 
-# The recipe that chapter 5c arrives at: NANOGPT's loss in a small share of its time.
+# What the techniques that paid arrive at: NANOGPT's loss in a small share of its time.
 FAST = Recipe(
     config=dict(
         context_length=64, d_model=64, n_heads=2, n_layers=1, d_ff=256, norm="layer", positions="none", mlp="relu",

@@ -8,7 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llmcourse.data.batches import IGNORE, TokenBatches, pack, pad
+from llmcourse.data.batches import (
+    IGNORE,
+    LabelledBatches,
+    TokenBatches,
+    batches_by_length,
+    pack,
+    pad,
+    pad_right,
+)
 
 
 def test_pack_closes_each_document():
@@ -182,3 +190,54 @@ def test_a_mapped_file_of_uint16_is_read_without_a_warning(tmp_path, mode):
 def test_what_gives_no_batches_is_named(ids, B, T, message):
     with pytest.raises(ValueError, match=message):
         TokenBatches(ids, B, T)
+
+
+# ---- rows with a label ----------------------------------------------------------------------------
+
+
+def labelled(n=11, **changes):
+    rows = [[1 + i] * (i % 4) for i in range(n)]
+    return rows, LabelledBatches(rows, torch.arange(n), **{"batch_size": 3, "seed": 5, **changes})
+
+
+def test_each_epoch_holds_every_row_with_its_label_in_batches_of_equal_length():
+    rows, batches = labelled()
+    for epoch in range(3):
+        for wanted in batches_by_length([len(row) for row in rows], 3, seed=5 * 1009 + epoch):
+            token_ids, mask, labels = next(batches)
+            assert labels.tolist() == wanted
+            assert torch.equal(token_ids, pad_right([rows[i] for i in wanted])[0])
+            for row, counts, i in zip(token_ids, mask, wanted, strict=True):
+                assert row[counts.bool()].tolist() == rows[i]
+
+
+@pytest.mark.parametrize("done", [0, 1, 3, 4, 5, 9])
+def test_labelled_batches_go_on_from_a_position(done):
+    _, whole = labelled()
+    seen = [next(whole)[2].tolist() for _ in range(14)]
+    _, first = labelled()
+    assert [next(first)[2].tolist() for _ in range(done)] == seen[:done]
+    _, rest = labelled()
+    rest.load_state_dict(first.state_dict())
+    assert [next(rest)[2].tolist() for _ in range(14 - done)] == seen[done:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (dict(seed=6), "seed=5 and these have 6"),
+        (dict(batch_size=4), "batch_size=3 and these have 4"),
+        (dict(n=12), "n_rows=11 and these have 12"),
+    ],
+)
+def test_other_labelled_batches_are_named(changes, words):
+    _, other = labelled(**changes)
+    with pytest.raises(ValueError, match=words):
+        other.load_state_dict(labelled()[1].state_dict())
+
+
+def test_labelled_batches_refuse_what_cannot_be_batched():
+    with pytest.raises(ValueError, match="2 texts but 1 labels"):
+        LabelledBatches([[1], [2]], torch.zeros(1))
+    with pytest.raises(ValueError, match="at least one text"):
+        LabelledBatches([], torch.zeros(0))

@@ -16,8 +16,8 @@ from llmcourse.evaluate.likelihood import (
     ngram_overlap,
     perplexity,
 )
+from llmcourse.losses import mean_loss
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.tune.noise_scale import mean_loss
 
 V, T = 11, 8
 
@@ -64,7 +64,7 @@ def test_losses_of_a_model_in_bfloat16_are_those_of_its_logits_in_double(model):
     logits = narrow(ids[None, :-1])[0].double()
     expected = F.cross_entropy(logits, ids[1:]).item()
     assert evaluate_loss(narrow, ids) == pytest.approx(expected, abs=1e-6)
-    assert mean_loss(narrow, ids[None, :-1], ids[None, 1:]).item() == pytest.approx(expected, abs=1e-6)
+    assert mean_loss(narrow, (ids[None, :-1], ids[None, 1:])).item() == pytest.approx(expected, abs=1e-6)
     sums, _ = multiple_choice(narrow, [ids[:3]], [[[k] for k in range(V)]])
     wanted = narrow(ids[None, :3])[0, -1].double().log_softmax(-1)
     torch.testing.assert_close(sums[0], wanted, rtol=0, atol=1e-6)

@@ -6,16 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from llmcourse.fast.decoding import FIELDS, can_line_up, start_decoding
+from llmcourse import fast
+from llmcourse.config import CHOICES
+from llmcourse.fast.decoding import is_supported
 from llmcourse.finetune.lora import add_lora
-from llmcourse.generate import generate, generate_tokens
-from llmcourse.model import CHOICES, GPT, ModelConfig
+from llmcourse.generate import generate, generate_tokens, prefill
+from llmcourse.model import GPT, ModelConfig
 from llmcourse.positions import RotaryScaling
+from llmcourse.tune.techniques import make_config, make_model
 
 V, CONTEXT = 19, 11
 PRESETS = [ModelConfig.gpt2, ModelConfig.llama, ModelConfig.transformer_2017]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-UNKNOWN = [  # switches that go the long way, through the model
+TECHNIQUES = [  # they go the long way, through the model
     dict(token_shift=True),
     dict(embedding_shift=2),
     dict(value_embeddings=True),
@@ -25,11 +28,11 @@ UNKNOWN = [  # switches that go the long way, through the model
 ]
 
 
-def make(preset=ModelConfig, **changes) -> GPT:
+def make(preset=make_config, **changes) -> GPT:
     """A small model whose parameters are all random, gains, biases and shifts too."""
     torch.manual_seed(0)
     shape = dict(context_length=CONTEXT, d_model=24, n_heads=4, n_layers=2) | changes
-    model = GPT(preset(V, **shape)).eval()
+    model = make_model(preset(V, **shape)).eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.4)
     return model
@@ -43,7 +46,7 @@ def ids(rows=2, length=3, seed=1):
 def both(model: GPT, prompt: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return (logits step by step, those of the model with its caches) up to a full context."""
     caches = model.make_caches(len(prompt))
-    logits, step = start_decoding(model, prompt)
+    logits, step = prefill(model, prompt)
     pairs = [(logits, model(prompt, caches=caches)[:, -1])]
     for position in range(prompt.shape[1], model.config.context_length):
         new = ids(len(prompt), 1, seed=position).to(prompt.device)
@@ -69,7 +72,7 @@ def assert_equal(model: GPT, prompt: torch.Tensor) -> None:
 )
 def test_logits_are_those_of_the_model(norm, place, positions, mlp, rows):
     model = make(norm=norm, norm_position=place, positions=positions, mlp=mlp, bias=rows == 1)
-    assert can_line_up(model)
+    assert is_supported(model)
     assert_equal(model, ids(rows))
 
 
@@ -79,7 +82,7 @@ def test_logits_are_those_of_the_model(norm, place, positions, mlp, rows):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shared_heads_and_normed_queries_are_equal_too(n_kv_heads, qk_norm, positions, dtype):
     model = make(n_kv_heads=n_kv_heads, qk_norm=qk_norm, positions=positions).to(dtype)
-    assert can_line_up(model)
+    assert is_supported(model)
     assert_equal(model, ids(2))
 
 
@@ -89,12 +92,12 @@ def test_shared_heads_and_normed_queries_are_equal_too(n_kv_heads, qk_norm, posi
     [
         dict(d_head=16, n_kv_heads=2, qk_norm=True, norm_eps=0.1),
         dict(d_head=2, n_heads=5),
-        dict(rotary_scaling=RotaryScaling(original_context=8)),
+        dict(rotary_scaling=RotaryScaling(original_context=8), rotary_base=50.0, d_ff=20),
     ],
 )
 def test_heads_of_their_own_width_and_stretched_positions_are_equal_too(changes, rows):
     model = make(**changes).double()
-    assert can_line_up(model)
+    assert is_supported(model)
     for mine, whole in both(model, ids(rows)):
         torch.testing.assert_close(mine, whole, rtol=0, atol=1e-12)
 
@@ -106,7 +109,7 @@ def test_heads_of_their_own_width_and_stretched_positions_are_equal_too(changes,
 )
 def test_presets_are_equal(preset, changes, device):
     model = make(preset, **changes).to(device)
-    assert can_line_up(model)
+    assert is_supported(model)
     for mine, whole in both(model, ids(2, length=1).to(device)):
         torch.testing.assert_close(mine, whole)
 
@@ -133,7 +136,7 @@ def test_a_larger_model_and_two_threads():
 def test_the_whole_text_gives_the_same_logits(preset):
     model = make(preset).double()
     text = ids(2, CONTEXT)
-    logits, step = start_decoding(model, text[:, :4])
+    logits, step = prefill(model, text[:, :4])
     steps = [logits, *(step(text[:, i]) for i in range(4, CONTEXT))]
     with torch.no_grad():
         torch.testing.assert_close(torch.stack(steps, dim=1), model(text)[:, 3:])
@@ -143,16 +146,28 @@ def test_the_whole_text_gives_the_same_logits(preset):
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("switches", UNKNOWN, ids=lambda switches: "+".join(switches))
-def test_what_is_not_lined_up_goes_through_the_model(switches, rows):
+@pytest.mark.parametrize("switches", TECHNIQUES, ids=lambda switches: "+".join(switches))
+def test_what_is_not_supported_goes_through_the_model(switches, rows):
     model = make(**switches)
-    assert not can_line_up(model)
+    assert not is_supported(model)
     assert_equal(model, ids(rows))
 
 
-def test_a_new_field_of_the_configuration_is_not_assumed_to_change_nothing():
-    tested = {name for switches in UNKNOWN for name in switches}
-    assert set(ModelConfig.__dataclass_fields__) - FIELDS == tested
+def test_every_field_of_the_configuration_is_tried_here():
+    """A new one must be tried above before it may be decoded here."""
+    tried = {"vocab_size", "context_length", "d_model", "n_heads", "n_layers", "norm", "norm_position", "positions",
+             "mlp", "bias", "n_kv_heads", "qk_norm", "d_head", "norm_eps", "rotary_scaling", "tied_embeddings",
+             "dropout", "scaled_embeddings", "d_ff", "rotary_base"}  # fmt: skip
+    assert set(ModelConfig.__dataclass_fields__) == tried
+
+
+def test_switched_off_it_goes_the_long_way():
+    model = make()
+    expected = generate(model, ids(2), 6, seed=0)
+    with fast.disabled():
+        assert not is_supported(model)
+        assert_equal(model, ids(2))
+        assert torch.equal(generate(model, ids(2), 6, seed=0), expected)
 
 
 def test_hooks_are_called_at_each_token_and_may_change_the_text():
@@ -164,13 +179,13 @@ def test_hooks_are_called_at_each_token_and_may_change_the_text():
         return output * -2
 
     handle = model.blocks[0].mlp.register_forward_hook(double)
-    assert not can_line_up(model)
+    assert not is_supported(model)
     assert not torch.equal(generate(model, ids(1), 6, temperature=0), free)
     assert seen == [3, 1, 1, 1, 1, 1]
     handle.remove()
-    assert can_line_up(model)
+    assert is_supported(model)
     handle = model.blocks[1].register_forward_pre_hook(lambda module, arguments: None)
-    assert not can_line_up(model)
+    assert not is_supported(model)
 
 
 def test_adapters_count():
@@ -178,16 +193,16 @@ def test_adapters_count():
     for name, parameter in model.named_parameters():
         if name.endswith(".B"):
             nn.init.normal_(parameter)
-    assert not can_line_up(model)
+    assert not is_supported(model)
     assert_equal(model, ids(2))
 
 
 def test_autocast_goes_the_long_way():
     model = make(ModelConfig.gpt2)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not can_line_up(model)
+        assert not is_supported(model)
         assert_equal(model, ids(2))
-    assert can_line_up(model)
+    assert is_supported(model)
 
 
 # --- what it leaves behind ---------------------------------------------------------------------
@@ -195,14 +210,14 @@ def test_autocast_goes_the_long_way():
 
 def test_a_full_context_is_an_error():
     for model in (make(), make(logit_cap=1.0)):
-        _, step = start_decoding(model, ids(1, CONTEXT - 1))
+        _, step = prefill(model, ids(1, CONTEXT - 1))
         step(ids(1, 1)[0])
         with pytest.raises(ValueError, match="context of 11"):
             step(ids(1, 1)[0])
 
 
 def test_logits_of_one_step_are_not_overwritten_by_the_next():
-    _, step = start_decoding(make(), ids())
+    _, step = prefill(make(), ids())
     first = step(ids(2, 1)[:, 0])
     kept = first.clone()
     step(ids(2, 1, seed=5)[:, 0])

@@ -6,12 +6,17 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
 from llmcourse import runtime
+from llmcourse.data.batches import batches_by_length, pad_right
 from llmcourse.data.sources.encoder import stand_in_encoder
 from llmcourse.finetune import classify
 from llmcourse.model import GPT, ModelConfig
+from llmcourse.optim import parameter_groups
+from llmcourse.schedules import warmup_cosine
+from llmcourse.tune.techniques import make_config, make_model
 
 ROWS = [[3, 4, 5, 6], [7], [8, 9, 1], [2, 2, 2, 2, 2], [1, 5]]
 
@@ -61,7 +66,7 @@ def test_the_last_hidden_state_gives_the_models_logits():
     "part", [dict(value_embeddings=True), dict(embedding_shift=2), dict(token_shift=True), dict(qk_norm=True)]
 )
 def test_the_last_hidden_state_gives_the_logits_with_every_part_that_a_reader_can_switch_on(part):
-    model = GPT(ModelConfig(vocab_size=30, context_length=12, d_model=16, n_layers=2, **part)).eval()
+    model = make_model(make_config(vocab_size=30, context_length=12, d_model=16, n_layers=2, **part)).eval()
     for parameter in model.parameters():  # zeros would hide what is forgotten
         torch.nn.init.normal_(parameter, std=0.3)
     ids = torch.tensor([ROWS[0]])
@@ -154,6 +159,29 @@ def test_fitting_learns_what_can_be_learned_and_repeats_exactly():
     assert abs(runs[0][0] - np.log(2)) < 1e-6
     assert classify.accuracy(model, rows, labels, batch_size=7) == 1.0
     assert classify.accuracy(model, rows, [1 - label for label in labels]) == 0.0
+
+
+def test_fitting_takes_the_steps_of_a_loop_written_out_with_torchs_adamw():
+    rows = [[i % 12] * (1 + i % 7) for i in range(30)]
+    labels, steps = torch.tensor([row[0] % 2 for row in rows]), 11
+    mine, theirs = (classify.GPTClassifier(small_gpt()).double() for _ in range(2))
+    losses = classify.fit_classifier(mine, rows, labels, steps, lr=5e-3, batch_size=8, seed=2)
+    groups = parameter_groups(theirs.train(), 0.1)
+    optimizer, expected = torch.optim.AdamW(groups, lr=5e-3), []
+    schedule = warmup_cosine(steps, 1)
+    epochs = [batches_by_length([len(row) for row in rows], 8, seed=2 * 1009 + epoch) for epoch in range(3)]
+    for batch in [batch for epoch in epochs for batch in epoch][:steps]:
+        for group in optimizer.param_groups:
+            group["lr"] = 5e-3 * schedule(len(expected))
+        loss = F.cross_entropy(theirs(*pad_right([rows[i] for i in batch])), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        optimizer.step()
+        expected.append(loss.item())
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+    for p, q in zip(mine.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 64), (2, 1), (3, 2), (65, 64)])

@@ -22,20 +22,22 @@ from llmcourse.finetune.lora import (
     merge_lora,
     save_adapters,
 )
-from llmcourse.model import GPT, ModelConfig
+from llmcourse.model import ModelConfig
 from llmcourse.training import train
+from llmcourse.tune.techniques import TECHNIQUES, TechniqueConfig, make_model
 
 # peft 0.21 asks transformers 5 by an old name
 old_name = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 V = 40
-KINDS = {"gpt2": ModelConfig.gpt2, "llama": ModelConfig.llama}
+KINDS = ("gpt2", "llama")
 
 
 def small_model(kind="llama", seed=0, **changes):
     torch.manual_seed(seed)
     options = dict(context_length=16, d_model=32, n_heads=4, n_layers=2) | changes
-    return GPT(KINDS[kind](V, **options)).eval()
+    config_type = TechniqueConfig if TECHNIQUES & options.keys() else ModelConfig
+    return make_model(getattr(config_type, kind)(V, **options)).eval()
 
 
 def with_random_b(model, seed=1):

@@ -32,6 +32,7 @@ from llmcourse.model import GPT, ModelConfig
 from llmcourse.pretrained import load_course_model, load_model, save_model
 from llmcourse.tokenizer import BPETokenizer
 from llmcourse.training import train
+from llmcourse.tune.techniques import make_config, make_model
 
 PLAY = """ACT I
 
@@ -113,7 +114,7 @@ def test_every_table_that_knows_tokens_grows(tokenizer, options):
     """huggingface/transformers#45324: old logits stay, and new tokens can be read and written at each table."""
     V = tokenizer.vocab_size
     torch.manual_seed(0)
-    model = GPT(ModelConfig(V, **(dict(context_length=16, d_model=32, n_layers=2) | options))).eval()
+    model = make_model(make_config(V, **(dict(context_length=16, d_model=32, n_layers=2) | options))).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     grown, larger = add_special_tokens(model, tokenizer)
@@ -136,7 +137,7 @@ def test_every_table_that_knows_tokens_grows(tokenizer, options):
 
 def test_the_mean_stands_for_new_tokens_in_the_bigram_table(tokenizer):
     V = tokenizer.vocab_size
-    model = GPT(ModelConfig(V, context_length=8, d_model=16, n_layers=1, bigram_table=True))
+    model = make_model(make_config(V, context_length=8, d_model=16, n_layers=1, bigram_table=True))
     old = model.bigram_logits.weight.detach()
     new = add_special_tokens(model, tokenizer)[0].bigram_logits.weight.detach()
     assert torch.equal(new[:V, :V], old)

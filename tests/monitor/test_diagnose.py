@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from llmcourse.data.manifest import course_data
 from llmcourse.model import GPT, ModelConfig
+from llmcourse.monitor import planted_bugs, small_run
 from llmcourse.monitor import run_record as probes
 from llmcourse.monitor.diagnose import ALARMS, RULES, diagnose
-from llmcourse.teach import clinic
 from llmcourse.training import Step
 
 SEED = 900
@@ -20,19 +20,19 @@ SEED = 900
 
 @pytest.fixture(scope="module")
 def healthy():
-    return clinic.healthy_run(SEED)
+    return small_run.healthy_run(SEED)
 
 
 def test_a_healthy_run_raises_no_alarm(healthy):
     assert diagnose(healthy) == []
-    assert diagnose(clinic.healthy_run(SEED + 2, steps=50)) == []
+    assert diagnose(small_run.healthy_run(SEED + 2, steps=50)) == []
 
 
-@pytest.mark.parametrize("name", clinic.BUGS)
+@pytest.mark.parametrize("name", planted_bugs.BUGS)
 def test_every_bug_is_named_on_a_held_out_seed(name):
     """A third of the run is enough, but for memorizing, which takes a few epochs."""
-    steps = clinic.STEPS if name == "too little text" else 50
-    findings = diagnose(clinic.sick_run(clinic.BUGS[name], SEED + 1, steps=steps))
+    steps = small_run.STEPS if name == "too little text" else 50
+    findings = diagnose(small_run.sick_run(planted_bugs.BUGS[name], SEED + 1, steps=steps))
     assert findings[0].name == name
     assert any(character.isdigit() for character in findings[0].evidence)
 
@@ -88,15 +88,15 @@ def test_the_rules_do_not_depend_on_the_text(healthy):
 
 
 def test_a_finding_reads_as_sentences():
-    finding = diagnose(clinic.sick_run(clinic.no_causal_mask, SEED, steps=30))[0]
+    finding = diagnose(small_run.sick_run(planted_bugs.no_causal_mask, SEED, steps=30))[0]
     assert str(finding).startswith("no causal mask: a logit changes by ")
     assert str(finding).endswith(".")
 
 
 def test_a_run_that_stops_is_recorded_and_named():
-    setup = clinic.healthy_setup(SEED, steps=10)
+    setup = small_run.healthy_setup(SEED, steps=10)
     setup.model.final_norm.weight.data[0] = math.nan
-    run = clinic.run_setup(setup)
+    run = small_run.run_setup(setup)
     assert run.steps == ()
     assert "nan" in run.stopped
     assert "learning rate too high" in {finding.name for finding in diagnose(run)}
@@ -113,7 +113,7 @@ def test_fresh_gradients_are_those_of_the_batch(healthy):
 
 
 def test_entropy_is_that_of_the_counts(healthy):
-    setup = clinic.healthy_setup(SEED)
+    setup = small_run.healthy_setup(SEED)
     rows = []
     for _ in range(setup.steps):
         inputs, targets = next(setup.batches)
@@ -154,15 +154,15 @@ def test_updates_and_growth_are_lengths_of_differences():
 
 def test_the_first_and_last_values_of_a_run():
     steps = tuple(Step(i, float(i), 0.1, 1.0, i, 0.0, 2.0 if i == 3 else None) for i in (1, 2, 3))
-    run = replace(clinic.healthy_run(0, steps=2), steps=steps)
+    run = replace(small_run.healthy_run(0, steps=2), steps=steps)
     assert run.validation() == ([3], [2.0])
     assert run.last_losses(2) == 2.5
     assert replace(run, steps=()).last_losses() == run.untrained_loss
 
 
 def test_what_cannot_be_recorded_is_refused():
-    setup = clinic.healthy_setup(0, steps=2)
-    texts = setup.train_ids, setup.validation_ids, clinic.characters().decode
+    setup = small_run.healthy_setup(0, steps=2)
+    texts = setup.train_ids, setup.validation_ids, small_run.characters().decode
     with pytest.raises(ValueError, match="accumulate=1"):
         probes.record_run(setup.model, setup.batches, *texts, steps=2, accumulate=2)
     with pytest.raises(ValueError, match="at least one context of 64"):

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from llmcourse.data.manifest import course_data
+from llmcourse.monitor import planted_bugs, small_run
 from llmcourse.monitor import reference_bands as curves
 from llmcourse.monitor.reference_bands import Point, compare_run, make_bands, reference_bands
-from llmcourse.teach import clinic
 from llmcourse.teach.plots import curve_figure
 from llmcourse.training import Step
 
@@ -201,8 +201,8 @@ def test_a_run_that_cannot_be_compared_gets_an_error_with_a_remedy(bands, steps,
 
 
 def test_an_unknown_reference_is_told_the_names():
-    with pytest.raises(FileNotFoundError, match=r"'clinics'.*'clinic'"):
-        reference_bands("clinics")
+    with pytest.raises(FileNotFoundError, match=r"'small_runs'.*'small_run'"):
+        reference_bands("small_runs")
 
 
 @pytest.mark.parametrize("n", [40, 25])
@@ -222,18 +222,18 @@ def test_the_figure_shows_each_curve_its_band_and_the_points_outside(bands, n):
 def checks():
     """The stored checks: (outside (R, P), rows)."""
     band = reference_bands()
-    points, values, rows = curves.read_runs(FOLDER / "checks" / "clinic.csv")
+    points, values, rows = curves.read_runs(FOLDER / "checks" / "small_run.csv")
     assert points == band.points
     return (values < band.low) | (values > band.high), rows
 
 
 def test_the_files_are_small_and_the_seeds_apart():
-    paths = [FOLDER / "clinic.csv", FOLDER / "checks" / "clinic.csv"]
+    paths = [FOLDER / "small_run.csv", FOLDER / "checks" / "small_run.csv"]
     assert all(path.stat().st_size < 120_000 for path in paths)
     reference, check = ({(row["bug"], row["seed"]) for row in curves.read_runs(path)[2]} for path in paths)
     assert not {seed for _, seed in reference} & {seed for _, seed in check}
     assert {bug for bug, _ in reference} == {""}
-    assert {bug for bug, _ in check} == {"", *clinic.BUGS}
+    assert {bug for bug, _ in check} == {"", *planted_bugs.BUGS}
 
 
 @pytest.mark.parametrize(("device", "threads", "n"), [("cpu", "1", 80), ("cpu", "2", 80), ("cuda", "1", 60)])
@@ -246,7 +246,7 @@ def test_held_out_healthy_runs_are_inside_on_any_device_and_number_of_threads(ch
     assert stats.binom.sf(alarms - 1, len(here), curves.FALSE_ALARMS) > 0.01
 
 
-@pytest.mark.parametrize("bug", clinic.BUGS)
+@pytest.mark.parametrize("bug", planted_bugs.BUGS)
 def test_held_out_runs_with_a_bug_are_outside(checks, bug):
     outside, rows = checks
     here = [i for i, row in enumerate(rows) if row["bug"] == bug]
@@ -258,7 +258,7 @@ def test_held_out_runs_with_a_bug_are_outside(checks, bug):
 
 def test_a_run_made_here_is_inside_and_one_with_a_bug_is_not():
     band = reference_bands(false_alarms=0.01)  # the widest: another processor is another draw
-    healthy = compare_run(clinic.healthy_run(seed=7).steps, band)
+    healthy = compare_run(small_run.healthy_run(seed=7).steps, band)
     assert healthy.inside, healthy.verdict
-    sick = clinic.sick_run(clinic.BUGS["gradients not reset"], seed=7)
+    sick = small_run.sick_run(planted_bugs.BUGS["gradients not reset"], seed=7)
     assert compare_run(sick.steps, band).outside_since is not None

@@ -16,7 +16,7 @@ import torch
 from notebook_tools import ROOT
 
 from llmcourse.teach.checks import verdict
-from llmcourse.teach.exercises import all_exercises, get_solution, rooms
+from llmcourse.teach.exercises import all_exercises, get_solution
 from llmcourse.teach.hints import hints_html, solution_source
 
 CHAPTERS = Path(__file__).parent / "chapters"
@@ -36,6 +36,11 @@ def cells(pattern, kind):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
         if cell["cell_type"] == kind
     ]
+
+
+def notebook_of(name):
+    """The file of the notebook in whose room the exercise is."""
+    return f"{EXERCISES[name].check.__module__.split('.')[-2].removeprefix('ch')}.ipynb"
 
 
 def calls(function, source):
@@ -77,7 +82,7 @@ def test_the_hints_do_not_give_the_solution_away(name):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_notebook_of_the_chapter_checks_it_and_offers_hints(name):
-    code = list(cells(f"{name.split('-')[0]}_*.ipynb", "code"))
+    code = list(cells(notebook_of(name), "code"))
     asking = [source for source in code if name in calls("check", source)]
     assert len(asking) == 1, f"cells with check({name!r}, ...): {len(asking)}"
     assert sum(name in calls("hints", source) for source in code) == 1
@@ -95,7 +100,7 @@ def test_the_notebook_of_the_chapter_checks_it_and_offers_hints(name):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_task_text_agrees_with_the_register(name):
-    text = "\n".join(cells(f"{name.split('-')[0]}_*.ipynb", "markdown"))
+    text = "\n".join(cells(notebook_of(name), "markdown"))
     found = [(minutes, difficulty) for task, minutes, difficulty in TASK.findall(text) if task == name]
     assert found == [(str(EXERCISES[name].minutes), str(EXERCISES[name].difficulty))]
 
@@ -255,7 +260,7 @@ def test_what_is_no_text_or_dictionary_is_told_so(name):
 
 def test_every_exercise_has_right_and_wrong_answers_in_the_table_of_its_room(monkeypatch):
     monkeypatch.syspath_prepend(CHAPTERS)
-    for room in rooms():
+    for room in {exercise.check.__module__.split(".")[-2] for exercise in EXERCISES.values()}:
         table = importlib.import_module(f"test_{room}")
         mine = {name for name in EXERCISES if f".{room}." in EXERCISES[name].check.__module__}
         assert set(table.RIGHT) == set(table.WRONG) == mine, room

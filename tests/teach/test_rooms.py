@@ -20,13 +20,16 @@ SOLUTIONS = {name: get_solution(name) for name in EXERCISES}
 FOLDER = ROOT / "llmcourse" / "teach" / "chapters"
 
 
+WITH_EXERCISES = sorted({exercise.check.__module__.split(".")[-2] for exercise in EXERCISES.values()})
+
+
 def test_each_notebook_has_a_room_of_its_name():
-    assert rooms() == [f"ch{path.stem}" for path in NOTEBOOKS]
+    assert set(WITH_EXERCISES) <= {f"ch{path.stem}" for path in NOTEBOOKS} <= set(rooms())
     assert rooms("05b") == ["ch05b_tensorboard"]
     assert rooms("0") == []
 
 
-@pytest.mark.parametrize("room", rooms())
+@pytest.mark.parametrize("room", WITH_EXERCISES)
 def test_a_room_holds_the_exercises_of_its_chapter_and_a_solution_of_each(room):
     mine = [name for name, e in EXERCISES.items() if e.check.__module__.startswith(f"{ROOMS}.{room}.")]
     assert mine
@@ -89,6 +92,59 @@ def test_a_student_who_has_no_solutions_can_work():
     done = subprocess.run([sys.executable, "-c", STUDENT], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == len(EXERCISES)
+
+
+# ---- the library knows no chapter ----------------------------------------------------------
+
+LIBRARY = [path for path in sorted((ROOT / "llmcourse").rglob("*.py")) if FOLDER not in path.parents]
+CHAPTER = re.compile(
+    r"\bchapters? ?\d|\bchapter_\d|(?<!:)\b0\d([a-f]\b|[a-f]?[_-][a-z])|\bch\d\d", re.IGNORECASE
+)
+EXAMPLES = {  # modules that explain the form of a name by an example: how many lines hold one
+    "teach/checks.py": 2,  # the doctest of `check`
+    "teach/exercises.py": 2,  # a room, and its chapter
+    "teach/progress.py": 1,  # the doctest of the table
+    "teach/diagrams/course.py": 2,  # the map's argument
+}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
+def test_the_library_names_no_chapter(path):
+    """In code, texts or comments: it serves any chapter, and would be wrong when one moves."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if CHAPTER.search(line)]
+    assert len(lines) == EXAMPLES.get(path.relative_to(ROOT / "llmcourse").as_posix(), 0), lines
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
+def test_the_library_imports_no_room(path):
+    """Not by a text either, but for the one place that finds the rooms."""
+    found = [name for name in imported(path) if "chapters" in name.split(".")]
+    if path.relative_to(ROOT / "llmcourse").as_posix() != "teach/exercises.py":
+        found += re.findall(r"teach[./]chapters", path.read_text(encoding="utf-8"))
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted(FOLDER.glob("*/*.py")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_a_room_imports_no_other_room(path):
+    named = {part for name in imported(path) for part in name.split(".")} & set(rooms())
+    assert named <= {path.parent.name}
+
+
+def test_what_names_a_chapter_is_seen():
+    for text in (
+        "of chapter 5d",
+        "Chapter 3",
+        "03c",
+        "see 04a-softmax",
+        "05b_tensorboard",
+        "chapter_03c",
+        "ch02_x",
+    ):
+        assert CHAPTER.search(text), text
+    for text in ("0.05 here", "04.07.2003", "0.1", "2005", "chapters", "std 0.02", "#0072B2", "0x0b"):
+        assert not CHAPTER.search(text), text
 
 
 # ---- stored outputs -------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from llmcourse.model import CHOICES, GPT, ModelConfig
+from llmcourse.config import CHOICES
+from llmcourse.model import GPT, ModelConfig
 from llmcourse.optim import AdamW
 from llmcourse.tune.costs import (
     best_seconds,
@@ -22,6 +23,7 @@ from llmcourse.tune.costs import (
     six_n,
     training_memory,
 )
+from llmcourse.tune.techniques import make_config, make_model
 
 BASE = ModelConfig(vocab_size=70, context_length=32, d_model=32, n_heads=4, n_layers=3)
 CHANGES = [
@@ -45,7 +47,7 @@ CHANGES = [
     {"bigram_table": True, "logit_cap": 15.0, "zero_init": True},
 ]
 CONFIGS = [
-    *(replace(BASE, **change) for change in CHANGES),
+    *(make_config(**(vars(BASE) | change)) for change in CHANGES),
     ModelConfig.gpt2(50, context_length=16, d_model=32),
     ModelConfig.llama(50, context_length=16, d_model=32, n_kv_heads=2),
     ModelConfig.transformer_2017(50, context_length=16, d_model=32),
@@ -61,7 +63,7 @@ def loss_of(model, batch_size=3):
 
 @every_config
 def test_parameters_are_those_of_the_model(config):
-    model, parts = GPT(config), count_parameters(config)
+    model, parts = make_model(config), count_parameters(config)
     assert sum(parts.values()) == model.n_parameters()
     for part, pattern in (("attention", ".attention."), ("mlp", ".mlp."), ("position embedding", "position")):
         named = [(n, p.numel()) for n, p in model.named_parameters() if pattern in n]
@@ -79,7 +81,7 @@ def test_the_course_model_and_gpt2_have_their_published_sizes():
 
 @every_config
 def test_operations_are_those_that_torch_counts(config):
-    model = GPT(config)
+    model = make_model(config)
     tokens = 3 * config.context_length
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss = loss_of(model)
@@ -108,14 +110,14 @@ def test_the_rule_of_six_is_close_in_a_large_model_and_far_in_a_small_one():
 
 @every_config
 def test_activations_are_what_autograd_keeps(config):
-    model = GPT(config)
+    model = make_model(config)
     kept = kept_bytes(lambda: loss_of(model), model)
     assert training_memory(config, 3)["activations"] == pytest.approx(kept, rel=0.02)
 
 
 def test_checkpointing_keeps_the_inputs_of_the_blocks():
     config = replace(BASE, n_layers=8)
-    model = GPT(config)
+    model = make_model(config)
     plain = kept_bytes(lambda: loss_of(model), model)
     for block in model.blocks:
         block.forward = lambda *a, _f=block.forward, **k: checkpoint(_f, *a, use_reentrant=False, **k)

@@ -5,17 +5,17 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from llmcourse.data.batches import TokenBatches
-from llmcourse.optim import Muon, Together
+from llmcourse.optim import Muon, OptimizerList
 from llmcourse.schedules import warmup_cosine
 from llmcourse.training import train
-from llmcourse.tune.recipes import FAST, NANOGPT, PLAIN, STRONG, Recipe, follow
+from llmcourse.tune.recipes import FAST, NANOGPT, PLAIN, STRONG, Recipe, train_recipe
 
 IDS = torch.randint(20, (3000,), generator=torch.Generator().manual_seed(0))
 TINY = PLAIN.change(d_model=16, n_heads=2, n_layers=1, context_length=16, steps=6, warmup_steps=2)
 
 
 def losses(recipe, seed=3):
-    return [step.loss for step in follow(recipe, recipe.build(20, seed), IDS, seed)]
+    return [step.loss for step in train_recipe(recipe, recipe.build(20, seed), IDS, seed)]
 
 
 def test_the_recipe_is_the_documented_one():
@@ -84,12 +84,12 @@ def test_a_muon_recipe_trains_with_muon_and_repeats():
         first = losses(recipe)
     assert seen == [4] * 6
     assert first == losses(recipe)
-    assert isinstance(Together(Muon([torch.nn.Parameter(torch.eye(2))])).param_groups, list)
+    assert isinstance(OptimizerList(Muon([torch.nn.Parameter(torch.eye(2))])).param_groups, list)
 
 
 def test_two_batches_a_step_read_as_much_as_one_of_twice_the_size():
     for recipe in (TINY.change(accumulate=2), TINY.change(batch_size=2 * TINY.batch_size)):
-        *_, last = follow(recipe, recipe.build(20, 3), IDS, 3)
+        *_, last = train_recipe(recipe, recipe.build(20, 3), IDS, 3)
         assert last.tokens == 6 * 2 * TINY.batch_size * 16
 
 

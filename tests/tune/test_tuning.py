@@ -6,28 +6,35 @@ import re
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from llmcourse.data.batches import IGNORE
-from llmcourse.model import GPT, ModelConfig
+from llmcourse.losses import mean_loss
+from llmcourse.model import ModelConfig
 from llmcourse.training import train
 from llmcourse.tune import lr_range as tuning
 from llmcourse.tune.initialization import activation_and_gradient_norms, initialize
 from llmcourse.tune.lr_range import Sweep, lr_range_test
 from llmcourse.tune.noise_scale import measure_noise_scale, noise_scale
+from llmcourse.tune.techniques import make_config, make_model
 
 CONFIG = ModelConfig(vocab_size=11, context_length=8, d_model=16, n_heads=2, n_layers=2)
 
 
 def model(seed=0, **changes):
     torch.manual_seed(seed)
-    return GPT(ModelConfig(**{**CONFIG.__dict__, **changes}))
+    return make_model(make_config(**{**CONFIG.__dict__, **changes}))
 
 
 def batch(rows=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(11, (rows, 9), generator=generator)
     return ids[:, :-1].clone(), ids[:, 1:].clone()
+
+
+def plain_loss(net, inputs, targets):
+    return F.cross_entropy(net(inputs).flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
 
 
 # ---- sweep ----------------------------------------------------------------------------------
@@ -132,8 +139,8 @@ def test_noise_scale_of_a_quadratic_with_known_covariance():
     """loss = (w - x)ᵀ A (w - x) / 2 with x ~ N(0, diag(s²)): G = A w, tr Σ = Σ aᵢ² sᵢ²."""
     a, s, w = torch.tensor([1.0, 2.0, 0.5]), torch.tensor([3.0, 1.0, 2.0]), torch.tensor([2.0, -1.0, 1.0])
     x = torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0)) * s
-    loss = lambda net, x, _: (a * net(x).square()).sum(-1).mean() / 2  # noqa: E731
-    found = measure_noise_scale(Point(w.clone()), x, x, small=4, loss=loss)
+    loss = lambda net, batch: ((a * net(batch[0]).square()).sum() / 2, len(batch[0]))  # noqa: E731
+    found = measure_noise_scale(Point(w.clone()), (x,), small=4, loss=loss)
     gradient, trace = (a * w).square().sum().item(), (a * s).square().sum().item()
     assert found.gradient_square == pytest.approx(gradient, rel=0.05)
     assert found.noise_trace == pytest.approx(trace, rel=0.05)
@@ -144,11 +151,11 @@ def test_both_estimates_are_unbiased():
     """On batches far too small for one answer, the mean over 400 of them is right."""
     a, w = torch.tensor([1.0, 2.0]), torch.tensor([0.3, 0.1])
     generator = torch.Generator().manual_seed(1)
-    loss = lambda net, x, _: (a * net(x).square()).sum(-1).mean() / 2  # noqa: E731
+    loss = lambda net, batch: ((a * net(batch[0]).square()).sum() / 2, len(batch[0]))  # noqa: E731
     found = []
     for _ in range(400):
         x = torch.randn(8, 2, generator=generator)
-        found.append(measure_noise_scale(Point(w.clone()), x, x, small=1, loss=loss))
+        found.append(measure_noise_scale(Point(w.clone()), (x,), small=1, loss=loss))
     assert any(f.gradient_square < 0 for f in found), "the point of averaging first"
     squares = np.array([f.gradient_square for f in found])
     traces = np.array([f.noise_trace for f in found])
@@ -158,16 +165,15 @@ def test_both_estimates_are_unbiased():
 
 def test_examples_without_noise_have_scale_zero_and_gradients_stay_untouched():
     net = model()
-    inputs, targets = (part.expand(8, -1) for part in batch(1))
-    found = measure_noise_scale(net, inputs, targets, small=2)
+    found = measure_noise_scale(net, [part.expand(8, -1) for part in batch(1)], small=2)
     assert found.scale == pytest.approx(0, abs=1e-4)
     assert all(p.grad is None for p in net.parameters())
 
 
 def test_the_large_gradient_is_that_of_the_whole_batch():
     net, (inputs, targets) = model(), batch(6)
-    found = measure_noise_scale(net, inputs, targets, small=2)
-    tuning.mean_loss(net, inputs, targets).backward()
+    found = measure_noise_scale(net, (inputs, targets), small=2)
+    plain_loss(net, inputs, targets).backward()
     whole = sum(p.grad.square().sum().item() for p in net.parameters())
     assert found.gradient_square + found.noise_trace / 6 == pytest.approx(whole, rel=1e-4)
 
@@ -175,16 +181,14 @@ def test_the_large_gradient_is_that_of_the_whole_batch():
 @pytest.mark.parametrize(("rows", "small"), [(6, 4), (4, 4), (4, 8)])
 def test_a_batch_must_fall_into_parts(rows, small):
     with pytest.raises(ValueError, match=f"{rows} examples are not 2 or more parts of {small}"):
-        measure_noise_scale(model(), *batch(rows), small=small)
+        measure_noise_scale(model(), batch(rows), small=small)
 
 
-def test_mean_loss_does_not_count_ignored_targets():
+def test_the_mean_loss_is_torchs_and_does_not_count_ignored_targets():
     inputs, targets = batch(2)
-    targets[1] = IGNORE
+    targets[1, 2:] = IGNORE
     net = model()
-    assert tuning.mean_loss(net, inputs, targets).item() == pytest.approx(
-        tuning.mean_loss(net, inputs[:1], targets[:1]).item(), rel=1e-6
-    )
+    assert mean_loss(net, (inputs, targets)).item() == pytest.approx(plain_loss(net, inputs, targets).item())
 
 
 # ---- the start ------------------------------------------------------------------------------
@@ -234,12 +238,12 @@ def test_initialize_refuses_a_deviation_that_is_none(std):
 
 def test_layer_spread_agrees_with_autograd_and_leaves_no_trace():
     net, (inputs, targets) = model(), batch()
-    spreads, norms = activation_and_gradient_norms(net, inputs, targets)
+    spreads, norms = activation_and_gradient_norms(net, (inputs, targets))
     assert len(spreads) == len(norms) == 2
     assert not any(block._forward_hooks for block in net.blocks)
     assert all(p.grad is None for p in net.parameters())
     x, rotary = net.embed(inputs)
-    tuning.mean_loss(net, inputs, targets).backward()
+    plain_loss(net, inputs, targets).backward()
     for block, spread, norm in zip(net.blocks, spreads, norms, strict=True):
         x = block(x, rotary=rotary)
         assert spread == pytest.approx(x.std().item(), rel=1e-5)
@@ -253,8 +257,8 @@ def test_residual_scaling_keeps_a_deep_stream_where_it_was():
     added = {}
     for scaled in (False, True):
         net = initialize(model(d_model=64, n_layers=12), 0.125, scaled)
-        spreads, _ = activation_and_gradient_norms(net, inputs, targets)
+        spreads, _ = activation_and_gradient_norms(net, (inputs, targets))
         added[scaled] = spreads[-1] ** 2 - 0.125**2
     assert added[False] / added[True] == pytest.approx(24, rel=0.5)
     post = initialize(model(d_model=64, n_layers=12, norm_position="post"), 0.125, False)
-    assert np.allclose(activation_and_gradient_norms(post, inputs, targets)[0], 1, atol=0.05)
+    assert np.allclose(activation_and_gradient_norms(post, (inputs, targets))[0], 1, atol=0.05)

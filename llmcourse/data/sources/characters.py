@@ -1,4 +1,4 @@
-"""The small text of chapter 5: one character is one token, as in nanoGPT's first recipe."""
+"""A small text of characters: one character is one token, as in nanoGPT's first recipe."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Schematic pictures for chapter 3e: what two models have in common on the same items."""
+"""Schematic pictures of statistics: what two models have in common on the same items."""
 
 from llmcourse.teach.diagrams import draw
 

@@ -95,7 +95,7 @@ def shifted_targets(tokens: Sequence[str]) -> Axes:
     if not 1 <= n <= 9:
         raise ValueError(f"{len(tokens)} tokens: give 2 to 10, which fit on a page")
     names, width = [printable(token) for token in tokens], min(0.72, 5.4 / n)
-    axis = canvas(1.1 + n * width + 0.4, 1.75)
+    axis = canvas(max(3.4, 1.5 + n * width), 1.75)
     x, right = 0.85, 0.85 + n * width
     given = grid(axis, x, 1.4, [names[:-1]], ["inputs"], range_names(n), (width, 0.34), "query")
     wanted = grid(axis, x, 0.6, [names[1:]], ["targets"], (), (width, 0.34), "value")
@@ -104,7 +104,7 @@ def shifted_targets(tokens: Sequence[str]) -> Axes:
         if i + 1 < n:
             low, high = given[0, i + 1].bottom, wanted[0, i].top
             axis.plot([low[0], high[0]], [low[1], high[1]], color="0.7", linewidth=1, linestyle=":")
-    label(axis, (x + right) / 2, 0.12, "arrow: predict this · dotted: the same token", SMALL)
+    label(axis, max(1.7, (x + right) / 2), 0.12, "arrow: predict this · dotted: the same token", SMALL)
     return axis
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from answers import assert_right, assert_wrong, numbered
 
+from llmcourse.monitor.planted_bugs import BUGS
 from llmcourse.teach.chapters.ch05d_failure_clinic.illnesses import AGAINST, SIGNS, WORDS, recognize
 from llmcourse.teach.chapters.ch05d_failure_clinic.patients import HEALTHY, ROUNDS
 from llmcourse.teach.chapters.ch05d_failure_clinic.reveal import reveal
 from llmcourse.teach.chapters.ch05d_failure_clinic.solutions import sees_future
 from llmcourse.teach.checks import verdict
-from llmcourse.teach.clinic import BUGS
 
 RIGHT, WRONG = {}, {}
 NAMES = {

@@ -1,6 +1,7 @@
 """The check of the training loop that a learner writes."""
 
 from collections import Counter
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -94,8 +95,7 @@ def on_first_batch(model, batches, optimizer):
 )
 def check_loop(answer):
     """Compare the losses with those of the reference loop; see which calls were made, and what was learned."""
-    sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.3)  # noqa: E731
-    adamw = lambda parameters: torch.optim.AdamW(parameters, lr=0.1)  # noqa: E731
+    sgd, adamw = partial(torch.optim.SGD, lr=0.3), partial(torch.optim.AdamW, lr=0.1)
     cases = {
         "for four small batches your losses are {value}; they should be {right}": tiny_run(4, sgd, 0),
         "right with SGD, but not with AdamW: your losses are {value}, not {right}": tiny_run(4, adamw, 1),

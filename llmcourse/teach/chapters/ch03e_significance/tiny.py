@@ -53,10 +53,26 @@ def train_units(settings: dict, state, units: int, seed: int = 0):
     return -evaluate_loss(state[0], text.tuning[:2001]), state
 
 
-def stored_pools() -> list[list[dict[int, float]]]:
-    """Return the stored pools: for each configuration of each pool, {units of training: loss}.
+class Pool:
+    """Configurations that were trained to the end once: to "train" one is to look its loss up."""
 
-    >>> [len(pool) for pool in stored_pools()]
+    def __init__(self, losses: list[dict[int, float]]):
+        self.losses = losses  # of each configuration, {units of training: loss}
+
+    def draw(self, rng: random.Random) -> int:
+        """Return the number of a random configuration."""
+        return rng.randrange(len(self.losses))
+
+    def train(self, number: int, done: int | None, units: int) -> tuple[float, int]:
+        """Return (minus the loss, units done) after `units` more, as `train_units` does."""
+        done = (done or 0) + units
+        return -self.losses[number][done], done
+
+
+def stored_pools() -> list[Pool]:
+    """Return the pools of data/search/pools.csv.
+
+    >>> [len(pool.losses) for pool in stored_pools()]
     [40, 40, 40, 40, 40]
     """
     pools: dict[str, dict[str, dict[int, float]]] = {}
@@ -64,4 +80,4 @@ def stored_pools() -> list[list[dict[int, float]]]:
         for row in csv.DictReader(file):
             pool = pools.setdefault(row["pool"], {})
             pool.setdefault(row["configuration"], {})[int(row["units"])] = float(row["loss"])
-    return [list(pool.values()) for pool in pools.values()]
+    return [Pool(list(pool.values())) for pool in pools.values()]

@@ -2,10 +2,10 @@
 
 import torch
 
-from llmcourse.positions import shift
 from llmcourse.teach.examine import compare, examine
 from llmcourse.teach.exercises import exercise
 from llmcourse.teach.forms import number, tensor
+from llmcourse.tune.techniques import shift
 
 
 @exercise(

@@ -36,7 +36,7 @@ def curves(runs: dict) -> None:
 
 
 def same_time(race: dict, counted: float) -> None:
-    """Draw the mean curves of the stored race over seconds, and the loss of the best counted model."""
+    """Draw the mean curves of the stored race over seconds, and the loss of the best n-gram model."""
     names = {"nanogpt": "nanoGPT's recipe", "strong": "strong: the same time", "fast": "fast"}
     drawn = {}
     for name, label in names.items():

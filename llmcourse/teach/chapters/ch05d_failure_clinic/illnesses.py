@@ -3,8 +3,8 @@
 import difflib
 import re
 
+from llmcourse.monitor.planted_bugs import BUGS
 from llmcourse.teach.chapters.ch05d_failure_clinic.patients import HEALTHY
-from llmcourse.teach.clinic import BUGS
 
 _LOW = r"(low|small|tiny|slow|little|divided|/ ?100|1/100|0\.01|0\.00003)"
 _HIGH = r"(high|large|big|fast|huge|[x×*] ?100|100|0\.3\b)"

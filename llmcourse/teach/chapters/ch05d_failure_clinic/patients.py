@@ -7,9 +7,10 @@ from statistics import median
 import matplotlib.pyplot as plt
 import numpy as np
 
+from llmcourse.monitor.planted_bugs import BUGS
 from llmcourse.monitor.run_record import Run
+from llmcourse.monitor.small_run import Setup, healthy_run, healthy_setup, sick_run
 from llmcourse.teach.chapters.ch05d_failure_clinic.stored import SEED, stored_patients
-from llmcourse.teach.clinic import BUGS, Setup, healthy_run, healthy_setup, sick_run
 from llmcourse.teach.plots import COLORS
 
 HEALTHY = "healthy"

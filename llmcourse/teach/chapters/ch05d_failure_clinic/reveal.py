@@ -4,9 +4,9 @@ import html
 import inspect
 
 from llmcourse.monitor.diagnose import RULES
+from llmcourse.monitor.planted_bugs import BUGS
 from llmcourse.teach.chapters.ch05d_failure_clinic.illnesses import recognize
 from llmcourse.teach.chapters.ch05d_failure_clinic.patients import HEALTHY, ROUNDS
-from llmcourse.teach.clinic import BUGS
 from llmcourse.teach.exercises import NotRight
 from llmcourse.teach.forms import by_name
 

@@ -3,6 +3,7 @@
 A training run of a patient takes seconds, and the page shows sixteen; the records of one seed are kept.
 """
 
+import csv
 import functools
 import json
 from dataclasses import asdict, fields
@@ -55,3 +56,9 @@ def stored_patients() -> dict[str, Run]:
     """Return the records of all patients by letter, those of the seed SEED."""
     records = json.loads(path().read_text(encoding="utf-8"))
     return {letter: from_json(record) for letter, record in records.items()}
+
+
+def read_confusion() -> list[dict]:
+    """Return the rows of data/diagnose/confusion.csv, `runs` as numbers: what was done, and what it was named."""
+    with (course_data() / "diagnose" / "confusion.csv").open(encoding="utf-8", newline="") as file:
+        return [row | {"runs": int(row["runs"])} for row in csv.DictReader(file)]

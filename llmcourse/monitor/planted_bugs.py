@@ -1,86 +1,18 @@
-"""The clinic of chapter 5d: one healthy training run, and bugs that make it ill.
+"""Bugs planted in the small healthy run, each a function of a few lines that people really write.
 
-Each bug is a function of a few lines that changes the parts of a run before it begins. Guess
-first, then read it. Names and remedies stand in `llmcourse.monitor.diagnose`.
+A bug changes the parts of a run before it begins: `sick_run(BUGS["label leak"], seed=0)`. Their names
+and remedies stand in `llmcourse.monitor.diagnose`.
 """
 
-import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from llmcourse.attention import MultiHeadAttention, causal_mask
 from llmcourse.data.batches import TokenBatches
-from llmcourse.data.sources.characters import Characters, load_characters
-from llmcourse.evaluate.likelihood import evaluate_loss
-from llmcourse.model import GPT, ModelConfig
-from llmcourse.monitor.run_record import Run, record_run
-from llmcourse.optim import AdamW, parameter_groups
-from llmcourse.positions import apply_rotary
-from llmcourse.schedules import warmup_cosine
-
-STEPS, CONTEXT, BATCH = 160, 64, 8
-
-
-@dataclass
-class Setup:
-    """The parts of a run, before it begins: what a bug may change."""
-
-    seed: int
-    model: GPT
-    optimizer: torch.optim.Optimizer
-    batches: TokenBatches
-    train_ids: Tensor
-    validation_ids: Tensor
-    steps: int = STEPS
-    evaluate: Callable = evaluate_loss
-    options: dict = field(default_factory=dict)
-
-
-@functools.cache
-def characters() -> Characters:
-    """Return the text of chapter 5, read once."""
-    return load_characters(quiet=True)
-
-
-def healthy_setup(seed: int, steps: int = STEPS, lr: float = 3e-3, device="cpu", **changes) -> Setup:
-    """Return the parts of the healthy run; `changes` are fields of ModelConfig."""
-    text = characters()
-    torch.manual_seed(seed)
-    parts = dict(context_length=CONTEXT, d_model=64, n_layers=1, mlp="gelu", dropout=0.2)
-    model = GPT(ModelConfig(text.vocab_size, **{**parts, **changes})).to(device)
-    optimizer = AdamW(parameter_groups(model, weight_decay=0.1), lr=lr, betas=(0.9, 0.95))
-    batches = TokenBatches(text.train, BATCH, CONTEXT, seed=seed)
-    validation_ids = text.validation[: 40 * CONTEXT + 1]
-    schedule = warmup_cosine(steps, warmup_steps=min(40, steps), final_factor=0.1)
-    options = dict(schedule=schedule)
-    return Setup(seed, model, optimizer, batches, text.train, validation_ids, steps, options=options)
-
-
-def run_setup(setup: Setup) -> Run:
-    """Train what the set-up holds, and return the record."""
-    torch.manual_seed(setup.seed)
-    options = dict(optimizer=setup.optimizer, evaluate=setup.evaluate, steps=setup.steps, **setup.options)
-    texts = setup.train_ids, setup.validation_ids, characters().decode
-    return record_run(setup.model, setup.batches, *texts, **options)
-
-
-def healthy_run(seed: int, **changes) -> Run:
-    """Return the record of the healthy run, which is the same for the same seed and threads."""
-    return run_setup(healthy_setup(seed, **changes))
-
-
-def sick_run(bug: Callable[[Setup], None], seed: int, **changes) -> Run:
-    """Return the record of the healthy run with one bug in it."""
-    setup = healthy_setup(seed, **changes)
-    bug(setup)
-    return run_setup(setup)
-
-
-# ---- the bugs -------------------------------------------------------------------------------
+from llmcourse.monitor.small_run import BATCH, CONTEXT, Setup, characters
 
 
 def no_causal_mask(setup: Setup) -> None:
@@ -161,14 +93,21 @@ def eval_forgotten(setup: Setup) -> None:
 class ColumnAttention(MultiHeadAttention):
     """Attention whose softmax runs over the queries, dim=-2, instead of the keys."""
 
-    def forward(self, x, mask=None, is_causal=False, rotary=None, cache=None, return_weights=False, *_):
-        """Return (B, T, C), and the weights (B, H, T, T) if asked for."""
-        (B, T, C), (q, k, v) = x.shape, self.split_heads(x)
-        q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
-        scores = q @ k.transpose(-2, -1) / math.sqrt(self.d_head)  # (B, H, T, T)
-        weights = scores.masked_fill(~causal_mask(T, device=x.device), float("-inf")).softmax(dim=-2)
-        y = self.out((weights @ v).transpose(1, 2).reshape(B, T, C))
-        return (y, weights) if return_weights else y
+    def forward(self, x, mask=None, is_causal=False, rotary=None, cache=None):
+        """Return (B, T, C) from x (B, T, C)."""
+        q, k, v = self.split_heads(x, rotary)
+        return self.out((column_weights(q, k) @ v).transpose(1, 2).flatten(2))
+
+    def weights(self, x, mask=None, is_causal=False, rotary=None):
+        """Return (B, H, T, T), where not each row but each column sums to 1."""
+        return column_weights(*self.split_heads(x, rotary)[:2])
+
+
+def column_weights(q: Tensor, k: Tensor) -> Tensor:
+    """Return (B, H, T, T): the softmax over the queries of causal scores."""
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    later = ~causal_mask(q.shape[-2], device=q.device)
+    return scores.masked_fill(later, float("-inf")).softmax(dim=-2)
 
 
 def softmax_over_queries(setup: Setup) -> None:

@@ -69,7 +69,7 @@ def masked_scores(tokens: Sequence[str], scores, weights) -> Axes:
     n, cell = len(tokens), (0.55, 0.36)
     side = n * cell[0]
     future = np.triu(np.ones((n, n), dtype=bool), 1)
-    axis = canvas(min(7.0, 2 * side + 2.9), n * cell[1] + 1.05)
+    axis = canvas(min(6.8, 2 * side + 2.9), n * cell[1] + 1.05)
     top, right = axis.get_ylim()[1] - 0.6, side + 2.4
     names = [printable(token) for token in tokens]
     written = np.where(future, "−∞", np.vectorize("{:.2f}".format)(scores))
@@ -187,9 +187,9 @@ def rotary_turns(places: Sequence[tuple[int, int]], angle: float = 0.35, between
     """
     if not 1 <= len(places) <= 3:
         raise ValueError(f"{len(places)} pairs of positions: a page holds 1 to 3 clocks")
-    axis, radius = canvas(2.2 * len(places) + 0.2, 2.6), 0.65
+    axis, radius = canvas(2.2 * len(places) + 0.15, 2.6), 0.65
     for i, (m, n) in enumerate(places):
-        centre = (1.2 + 2.2 * i, 1.3)
+        centre = (1.175 + 2.2 * i, 1.3)
         axis.add_patch(Circle(centre, radius, facecolor="white", edgecolor="0.6"))
         for name, turned, ink in (("q", between + m * angle, "query"), ("k", n * angle, "key")):
             tip = centre[0] + radius * np.cos(turned), centre[1] + radius * np.sin(turned)

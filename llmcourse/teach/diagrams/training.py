@@ -23,8 +23,8 @@ def transformer(n_blocks: int = 2) -> Axes:
         raise ValueError(f"n_blocks={n_blocks}: draw 1 to 3; more do not fit on a page")
     parts = ["embedding", *(f"block {i + 1}" for i in range(n_blocks)), "norm", "unembedding"]
     shapes = ["(B, T)", *["(B, T, C)"] * (n_blocks + 2), "(B, T, V)"]
-    axis, width, y = canvas(6.9, 1.5), 0.8, 0.75
-    gap = (6.0 - width * len(parts)) / len(shapes)
+    axis, width, y = canvas(6.8, 1.5), 0.8, 0.75
+    gap = (5.9 - width * len(parts)) / len(shapes)
     before = 0.38, y
     label(axis, 0.2, y, "ids")
     for name, shape in zip([*parts, "logits"], shapes, strict=True):
@@ -36,7 +36,7 @@ def transformer(n_blocks: int = 2) -> Axes:
         else:
             fill = "key" if name.startswith("block") else "soft"
             before = box(axis, end[0] + width / 2, y, name, width, 0.5, fill, SMALL).right
-    label(axis, 3.45, 0.2, "thick: the residual stream, of one shape from the first block to the last", SMALL)
+    label(axis, 3.4, 0.2, "thick: the residual stream, of one shape from the first block to the last", SMALL)
     return axis
 
 
@@ -46,7 +46,7 @@ def block(pre_norm: bool = True) -> Axes:
     >>> [text.get_text() for text in block().texts].count("norm")
     2
     """
-    axis = canvas(6.9, 2.0)
+    axis = canvas(6.8, 2.0)
     stream, branch = 0.5, 1.35
     label(axis, 0.06, stream, "x", align="left")
     start, ends = 0.22, (3.45, 6.55)
@@ -76,11 +76,11 @@ def block(pre_norm: bool = True) -> Axes:
             norm = box(axis, plus + 0.62, stream, "norm", 0.6, 0.45, "soft")
             arrow(axis, (start, stream), norm.left, weight=2.5)
             start = norm.right[0]
-    arrow(axis, (start, stream), (6.85, stream), weight=2.5)
+    arrow(axis, (start, stream), (6.75, stream), weight=2.5)
     kind = "pre-norm: a norm before each part, none on the stream" if pre_norm else (
         "post-norm: the norms lie on the stream, which each of them rescales"
     )  # fmt: skip
-    label(axis, 3.45, 1.82, kind, SMALL)
+    label(axis, 3.4, 1.82, kind, SMALL)
     return axis
 
 
@@ -94,7 +94,7 @@ def shifted_targets(tokens: Sequence[str]) -> Axes:
     n = len(tokens) - 1
     if not 1 <= n <= 9:
         raise ValueError(f"{len(tokens)} tokens: give 2 to 10, which fit on a page")
-    names, width = [printable(token) for token in tokens], min(0.72, 5.4 / n)
+    names, width = [printable(token) for token in tokens], min(0.72, 5.3 / n)
     axis = canvas(max(3.4, 1.5 + n * width), 1.75)
     x, right = 0.85, 0.85 + n * width
     given = grid(axis, x, 1.4, [names[:-1]], ["inputs"], range_names(n), (width, 0.34), "query")
@@ -162,7 +162,7 @@ def packing(lengths: Sequence[int], context_length: int) -> Axes:
     for row, ids in enumerate(packed_rows):
         runs += [(row, i, ids.index(i), ids.count(i)) for i in dict.fromkeys(ids)]
     height, unit = 0.3, 2.9 / T
-    axis = canvas(6.9, 0.75 + height * max(len(padded), len(packed_rows)))
+    axis = canvas(6.8, 0.75 + height * max(len(padded), len(packed_rows)))
     top = axis.get_ylim()[1] - 0.5
     pieces = [(row, i, start, n) for row, (i, start, n) in enumerate(padded)]
     for left, name, rows, drawn in (

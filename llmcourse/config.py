@@ -38,9 +38,7 @@ class ModelConfig:
     norm: str = "rms"  # "layer" subtracts the mean and divides by the deviation, "rms" divides only
     norm_position: str = "pre"  # before each part of a block, or after the sum ("post", as in 2017)
     norm_eps: float = 1e-5  # added under the root in a norm, so that none divides by 0
-    positions: str = (
-        "rotary"  # "rotary" rotates q and k, "sinusoidal" and "learned" are added to x; or "none"
-    )
+    positions: str = "rotary"  # "rotary" rotates q and k; "sinusoidal", "learned": added to x; or "none"
     rotary_base: float = 10000.0  # the slowest plane needs about 2π·base positions for one turn
     rotary_scaling: RotaryScaling | None = None  # slower rotations for a longer context (Llama 3.1, 3.2)
     mlp: str = "swiglu"  # activation between its matrices; "swiglu" has a third, a gate (arXiv:2002.05202)

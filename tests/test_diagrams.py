@@ -46,7 +46,7 @@ def test_a_canvas_is_measured_in_inches_and_fits_the_page():
     origin, one = axis.transData.transform([(0, 0), (1, 1)])
     assert list(origin) == [0, 0]
     assert list(one) == [axis.figure.dpi] * 2
-    with pytest.raises(ValueError, match="at most 7"):
+    with pytest.raises(ValueError, match=r"at most 6\.8"):
         draw.canvas(7.5)
 
 

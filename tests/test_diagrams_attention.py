@@ -8,7 +8,14 @@ from diagram_tools import problems, text_at
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from llmcourse.teach.diagrams.attention import cache_work, head_cuts, lookup_row, masked_scores, one_query
+from llmcourse.teach.diagrams.attention import (
+    cache_work,
+    head_cuts,
+    lookup_row,
+    masked_scores,
+    one_query,
+    rotary_turns,
+)
 from llmcourse.teach.diagrams.course import course_map
 from llmcourse.teach.diagrams.draw import FILLS
 
@@ -141,6 +148,23 @@ def test_the_work_is_what_the_loop_computes(n_prompt, n_new):
     first, second = (t for t in words(axis) if t.endswith("computed"))
     assert (first, second) == (f"{naive} positions computed", f"{cached} positions computed")
     assert len(filled(axis, "key")) == naive + cached
+
+
+# ---- rotary ----------------------------------------------------------------------------------
+
+
+def test_hands_turn_by_their_positions_and_keep_their_angle_at_one_distance():
+    places, angle, between = [(3, 1), (6, 4), (2, 2)], 0.3, 0.5
+    axis = rotary_turns(places, angle, between)
+    assert problems(axis) == []
+    hands = [t for t in axis.texts if getattr(t, "arrow_patch", None)]
+    turned = [np.arctan2(t.xy[1] - t.xyann[1], t.xy[0] - t.xyann[0]) for t in hands]
+    for (m, n), q, k in zip(places, turned[::2], turned[1::2], strict=True):
+        assert np.isclose(q, between + m * angle)
+        assert np.isclose(k, n * angle)
+    assert np.isclose(turned[0] - turned[1], turned[2] - turned[3]), "two apart in both"
+    with pytest.raises(ValueError, match="1 to 3"):
+        rotary_turns([(1, 0)] * 4)
 
 
 # ---- the map ---------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ EXCEPTIONS = {
     ("01_background", "scaling-law"): {"400": HOFFMANN},
     ("01_background", "law-read"): {"70 million": HOFFMANN, "16 billion": HOFFMANN},
     ("03b_data", "recap"): {"15 trillion": "Penedo et al. 2024, named there"},
-    ("03e_evaluation", "best-of-twenty-read"): {"70 %": CHOWDHERY},
+    ("03e_evaluation", "choice-read"): {"70 %": CHOWDHERY},
     ("05b_tensorboard", "ratio"): {"10": EXAMPLE, "0.01": EXAMPLE, "0.1": EXAMPLE},
     ("05b_tensorboard", "smoothing"): {"0.6": "where TensorBoard's slider stands"},
     ("05b_tensorboard", "smoothing-read"): {"0.9": "a place of TensorBoard's slider"},

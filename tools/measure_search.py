@@ -21,23 +21,30 @@ POOLS, SIZE = 5, 40
 COLUMNS = ("pool", "configuration", "lr", "weight_decay", "d_model", "n_layers", "units", "loss")
 
 
-def main() -> None:
-    """Train, and write a row for each look."""
-    torch.set_num_threads(1)
-    rows = []
-    for pool in tqdm(range(POOLS)):
-        rng = random.Random(pool)
-        for configuration in range(SIZE):
-            settings, state, done = draw_settings(rng), None, 0
-            for units in RUNGS:
-                score, state = train_units(settings, state, units - done, seed=pool)
-                done = units
-                shown = [f"{value:.4g}" for value in settings.values()]
-                rows.append((pool, configuration, *shown, units, f"{-score:.4f}"))
+def measure_pool(pool: int) -> list[tuple]:
+    """Train the settings of one pool; return a row for each look at one of them."""
+    rng, rows = random.Random(pool), []
+    for configuration in range(SIZE):
+        settings, state, done = draw_settings(rng), None, 0
+        shown = [f"{value:.4g}" for value in settings.values()]
+        for units in RUNGS:
+            score, state = train_units(settings, state, units - done, seed=pool)
+            done = units
+            rows.append((pool, configuration, *shown, units, f"{-score:.4f}"))
+    return rows
+
+
+def write(rows: list) -> None:
+    """Write the table."""
     PATH.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(PATH) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([COLUMNS, *rows])
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+
+
+def main() -> None:
+    """Train all pools, and write them."""
+    torch.set_num_threads(1)
+    write([row for pool in tqdm(range(POOLS)) for row in measure_pool(pool)])
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def main() -> None:
         notebook = nbformat.read(path, as_version=4)
         minutes = 5 * round(study_minutes(notebook) / 5)
         head = notebook.cells[0]
-        source = STATED.sub(LINE.format(minutes), head.source)
+        rest = re.sub(STATED.pattern + r"\n+", "", head.source, flags=re.MULTILINE)
+        source = rest.replace("*Measured:", LINE.format(minutes) + "\n*Measured:", 1)
         if source != head.source:
             head.source = source
             with atomic_write(path) as temporary:

@@ -28,7 +28,7 @@ from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parents[1]
 LISTS = {path.stem: path for path in sorted((ROOT / "tools" / "colab").glob("*.txt"))}
-NOTEBOOKS = ["00", "03b_data", "03e", "04a", "05b", "05a"]
+NOTEBOOKS = ["00", "03b_data", "03e_evaluation", "04a", "05b", "05a"]
 GITHUB = "git+https://github.com/llmcourse/llmcourse@"
 NOT_COPIED = {"torch", "tensorflow", "pip", "setuptools"}  # installed in another way, or stood in for
 BAD = {

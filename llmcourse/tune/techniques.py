@@ -78,10 +78,11 @@ def make_model(config: ModelConfig) -> GPT:
     return TechniqueGPT(config) if isinstance(config, TechniqueConfig) else GPT(config)
 
 
-def shift(x: Tensor, n: int, before: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-    """Return x (B, T, C) moved n positions later: in come the last of `before` (B, S, C), then zeros.
+def shift(x: Tensor, n: int, mask: Tensor | None = None, last: int | None = None) -> Tensor:
+    """Return x (B, T, C) moved n positions later; before the first position stand zeros.
 
     Zeros also stand where attention's `mask` hides the position n before, as in another document.
+    With `last`, only that many positions come back, the last: x holds those before them too.
 
     >>> x = torch.tensor([[[1.0], [2.0], [3.0]]])
     >>> shift(x, 1).flatten().tolist()
@@ -89,9 +90,12 @@ def shift(x: Tensor, n: int, before: Tensor | None = None, mask: Tensor | None =
     >>> shift(x, 1, mask=torch.tensor([[1, 0, 0], [0, 1, 0], [0, 1, 1]]).bool()).flatten().tolist()
     [0.0, 0.0, 2.0]
     """
-    T, longer = x.shape[1], x if before is None else torch.cat([before, x], dim=1)  # (B, S + T, C)
-    places = min(n, longer.shape[1])
-    moved = F.pad(longer, (0, 0, places, -places))[:, -T:]  # (B, T, C); a negative pad cuts off
+    T, before = last or x.shape[1], x.shape[1] - (last or x.shape[1])
+    if n <= before:
+        moved = x[:, before - n : before - n + T]  # (B, T, C)
+    else:
+        cut = min(n, x.shape[1])
+        moved = F.pad(x, (0, 0, cut - before, -cut))  # a negative pad cuts off
     return moved if mask is None else moved.masked_fill(~sees_back(mask, n, T)[..., None], 0.0)
 
 
@@ -116,8 +120,9 @@ class TokenShift(nn.Module):
         self.weight = nn.Parameter(torch.zeros(d_model))
 
     def forward(self, x: Tensor, before: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Map (B, T, C) to (B, T, C); `before` and `mask` as in `shift`."""
-        return torch.addcmul(x, self.weight, shift(x, 1, before, mask))
+        """Map (B, T, C) to (B, T, C); `before` (B, 1, C) is the position before, `mask` as in `shift`."""
+        longer = x if before is None else torch.cat([before, x], dim=1)
+        return torch.addcmul(x, self.weight, shift(longer, 1, mask, last=x.shape[1]))
 
 
 class TechniqueCache(KVCache):
@@ -221,25 +226,26 @@ class TechniqueGPT(GPT):
                 nn.init.zeros_(block.attention.out.weight)
                 nn.init.zeros_(block.mlp.down.weight)
 
-    def embed(self, token_ids: Tensor, start: int = 0, before: Tensor | None = None, mask=None):
+    def embed(self, token_ids: Tensor, start: int = 0, seen: Tensor | None = None, mask=None):
         """Return x (B, T, C), and the `Context` that blocks want in the place of (cos, sin).
 
-        `before` (B, S) are the tokens just before these; shifts do not cross what `mask` hides.
+        `seen` (B, S + T) are the tokens behind those before them; shifts do not cross what `mask` hides.
         """
-        x = self.token_embedding(token_ids)
+        x, seen = self.token_embedding(token_ids), token_ids if seen is None else seen
         for n, table in enumerate(self.shifted_embeddings, start=1):
-            x = x + shift(table(token_ids), n, None if before is None else table(before), mask)
+            x = x + shift(table(seen), n, mask, last=token_ids.shape[1])
         x, rotary = self.add_positions(x, start)
         return x, Context(rotary, token_ids)
 
     def forward(self, token_ids: Tensor, mask: Tensor | None = None, caches=None) -> Tensor:
         """Return logits (B, T, V) for token_ids (B, T); `mask` and `caches` as in a GPT."""
-        start, before = (caches[0].length, caches[0].token_ids) if caches else (0, None)
-        x, context = self.embed(token_ids, start, before, mask)
+        start, seen = caches[0].length if caches else 0, token_ids
+        if caches and caches[0].token_ids is not None:
+            seen = torch.cat([caches[0].token_ids, token_ids], dim=1)  # (B, S + T)
+        x, context = self.embed(token_ids, start, seen, mask)
         for i, block in enumerate(self.blocks):
             x = block(x, mask, context, caches[i] if caches else None)
         if caches:
-            seen = token_ids if before is None else torch.cat([before, token_ids], dim=1)
             caches[0].token_ids = seen[:, max(0, seen.shape[1] - self.config.embedding_shift) :]
         logits = self.unembedding(self.final_norm(x))
         if self.config.bigram_table:

@@ -38,6 +38,11 @@ def cells(pattern, kind):
     ]
 
 
+def notebook_of(name):
+    """The file of the notebook in whose room the exercise is."""
+    return f"{EXERCISES[name].check.__module__.split('.')[-2].removeprefix('ch')}.ipynb"
+
+
 def calls(function, source):
     """The exercise names with which a cell calls check or hints."""
     return re.findall(rf"\b{function}\(\s*[\"']([^\"']+)[\"']", source)
@@ -77,7 +82,7 @@ def test_the_hints_do_not_give_the_solution_away(name):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_notebook_of_the_chapter_checks_it_and_offers_hints(name):
-    code = list(cells(f"{name.split('-')[0]}_*.ipynb", "code"))
+    code = list(cells(notebook_of(name), "code"))
     asking = [source for source in code if name in calls("check", source)]
     assert len(asking) == 1, f"cells with check({name!r}, ...): {len(asking)}"
     assert sum(name in calls("hints", source) for source in code) == 1
@@ -95,7 +100,7 @@ def test_the_notebook_of_the_chapter_checks_it_and_offers_hints(name):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_task_text_agrees_with_the_register(name):
-    text = "\n".join(cells(f"{name.split('-')[0]}_*.ipynb", "markdown"))
+    text = "\n".join(cells(notebook_of(name), "markdown"))
     found = [(minutes, difficulty) for task, minutes, difficulty in TASK.findall(text) if task == name]
     assert found == [(str(EXERCISES[name].minutes), str(EXERCISES[name].difficulty))]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Circle
 
 from llmcourse.teach.diagrams.draw import INKS, SMALL, arrow, box, canvas, grid, label
 from llmcourse.teach.plots import printable
@@ -68,7 +69,7 @@ def masked_scores(tokens: Sequence[str], scores, weights) -> Axes:
     n, cell = len(tokens), (0.55, 0.36)
     side = n * cell[0]
     future = np.triu(np.ones((n, n), dtype=bool), 1)
-    axis = canvas(min(7.0, 2 * side + 2.9), n * cell[1] + 1.05)
+    axis = canvas(min(6.8, 2 * side + 2.9), n * cell[1] + 1.05)
     top, right = axis.get_ylim()[1] - 0.6, side + 2.4
     names = [printable(token) for token in tokens]
     written = np.where(future, "−∞", np.vectorize("{:.2f}".format)(scores))
@@ -173,3 +174,29 @@ def vector(numbers) -> str:
     '(2, 0.25)'
     """
     return "(" + ", ".join(f"{float(x):.3g}" for x in numbers) + ")"
+
+
+def rotary_turns(places: Sequence[tuple[int, int]], angle: float = 0.35, between: float = 0.6) -> Axes:
+    """Draw a query and a key as hands of a clock, turned by their positions, for pairs (m, n) of positions.
+
+    angle: radians that a hand turns for one position; between: the angle from key to query before turning.
+
+    >>> axis = rotary_turns([(3, 1), (6, 4)])
+    >>> [text.get_text() for text in axis.texts if "between" in text.get_text()]
+    ['2 apart: 74° between them', '2 apart: 74° between them']
+    """
+    if not 1 <= len(places) <= 3:
+        raise ValueError(f"{len(places)} pairs of positions: a page holds 1 to 3 clocks")
+    axis, radius = canvas(2.2 * len(places) + 0.15, 2.6), 0.65
+    for i, (m, n) in enumerate(places):
+        centre = (1.175 + 2.2 * i, 1.3)
+        axis.add_patch(Circle(centre, radius, facecolor="white", edgecolor="0.6"))
+        for name, turned, ink in (("q", between + m * angle, "query"), ("k", n * angle, "key")):
+            tip = centre[0] + radius * np.cos(turned), centre[1] + radius * np.sin(turned)
+            arrow(axis, centre, tip, weight=2, color=INKS[ink])
+            end = centre[0] + 0.82 * np.cos(turned), centre[1] + 0.82 * np.sin(turned)
+            label(axis, *end, name, weight="bold", color=INKS[ink])
+        label(axis, centre[0], 2.42, f"query at {m}, key at {n}", weight="bold")
+        degrees = np.degrees(between + (m - n) * angle)
+        label(axis, centre[0], 0.2, f"{m - n} apart: {degrees:.0f}° between them", SMALL)
+    return axis

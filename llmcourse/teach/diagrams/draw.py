@@ -15,7 +15,7 @@ from llmcourse.teach.plots import COLORS, new_figure
 
 SIZE = 9  # points, as the tick labels of a plot
 SMALL = 8
-MAX_WIDTH = 7.0  # inches: 700 pixels at the 100 dots per inch of a notebook
+MAX_WIDTH = 6.8  # inches: with the margin of a page, 700 pixels at the 100 dots per inch of a notebook
 # Fills by meaning, light enough for black text; from dark to light in grey: value, key, query, soft, plain.
 FILLS = {"query": "#d3e6f5", "key": "#f8caa8", "value": "#8fcdb4", "soft": "#f1f1f1", "plain": "#ffffff"}
 INKS = {"query": COLORS[0], "key": COLORS[1], "value": COLORS[2], "soft": "0.5", "plain": "0.2"}

@@ -94,7 +94,7 @@ def shifted_targets(tokens: Sequence[str]) -> Axes:
     n = len(tokens) - 1
     if not 1 <= n <= 9:
         raise ValueError(f"{len(tokens)} tokens: give 2 to 10, which fit on a page")
-    names, width = [printable(token) for token in tokens], min(0.72, 5.4 / n)
+    names, width = [printable(token) for token in tokens], min(0.72, 5.3 / n)
     axis = canvas(max(3.4, 1.5 + n * width), 1.75)
     x, right = 0.85, 0.85 + n * width
     given = grid(axis, x, 1.4, [names[:-1]], ["inputs"], range_names(n), (width, 0.34), "query")

@@ -8,7 +8,14 @@ from llmcourse.teach.diagrams.course import course_map
 PARTS = {
     "A first look": ["00 start here", "01 background", "02 concepts"],
     "The machine from the inside": ["04a attention", "04b heads", "04c positions", "03a architecture"],
-    "Its training": ["03b data", "03b tokenizer", "03c pretraining", "03d fine-tuning", "03e evaluation"],
+    "Its training": [
+        "03b data",
+        "03b tokenizer",
+        "03c pretraining",
+        "03d fine-tuning",
+        "03e evaluation",
+        "03e significance",
+    ],
     "Practice": [
         "05a transformers",
         "05b TensorBoard",

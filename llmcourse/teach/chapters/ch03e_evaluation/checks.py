@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-import llmcourse.teach.chapters.ch03e_evaluation.choice_checks  # noqa: F401 - registers two more
+import llmcourse.teach.chapters.ch03e_evaluation.choice_checks  # noqa: F401 - registers one more
 from llmcourse.evaluate.metrics import expected_calibration_error, wer
 from llmcourse.teach.examine import examine
 from llmcourse.teach.exercises import exercise, require

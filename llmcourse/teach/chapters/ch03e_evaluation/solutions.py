@@ -31,17 +31,8 @@ def choose(log_likelihoods, lengths):
     return (log_likelihoods / lengths).argmax(dim=-1)
 
 
-def interval(values, n_resamples):
-    """Middle 95 % of the means of resamples drawn with replacement."""
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(len(values), size=(n_resamples, len(values)))
-    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
-    return low, high
-
-
 SOLUTIONS = {
     "03e-ece": calibration_error,
     "03e-wer": word_error_rate,
     "03e-choice": choose,
-    "03e-bootstrap": interval,
 }

@@ -1,1 +1,1 @@
-"""Chapter 3e, significance: intervals, paired tests, power, and search on a budget."""
+"""The room of `03e_significance`."""

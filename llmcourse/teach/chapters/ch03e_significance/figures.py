@@ -15,10 +15,11 @@ def bootstrap_histogram(means: Sequence[float], low: float, high: float) -> None
     for bar, middle in zip(bars, (edges[:-1] + edges[1:]) / 2, strict=True):
         if low <= middle <= high:
             bar.set_facecolor(plots.COLORS[0])
-    for end in (low, high):
+    for end, side, shift in ((low, "right", -4), (high, "left", 4)):
         axis.axvline(end, color="black", linestyle="--", linewidth=1)
-        axis.annotate(f"{end:.1%}", (end, 1.08 * counts.max()), ha="center", fontsize=9)
-    axis.set(ylim=(0, 1.22 * counts.max()), xlabel="accuracy of a resample", ylabel="resamples")
+        place = dict(xytext=(shift, 0), textcoords="offset points", ha=side)
+        axis.annotate(f"{end:.1%}", (end, counts.max()), fontsize=9, **place)
+    axis.set(ylim=(0, 1.15 * counts.max()), xlabel="accuracy of a resample", ylabel="resamples")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     plots.show()
 

@@ -583,6 +583,13 @@ def test_a_bad_argument_is_named_with_its_limit_before_the_first_batch(name, val
     assert str(value).strip("()") in str(caught.value)
 
 
+def test_a_bad_argument_is_named_when_train_is_called_and_not_when_its_steps_are_taken(tmp_path):
+    with pytest.raises(ValueError, match="steps=0"):
+        train(make_model(), make_batches(1), steps=0)
+    with pytest.raises(OSError, match="folder"):
+        train(make_model(), make_batches(1), steps=1, checkpoint=tmp_path)
+
+
 def test_a_model_with_nothing_to_train_is_refused_before_the_first_batch():
     frozen = make_model().requires_grad_(False)
     with pytest.raises(ValueError, match=r"the model has \d\d parameters, none of which has requires_grad"):

@@ -117,9 +117,10 @@ def record_run(
 ) -> Run:
     """Train `model`, a GPT, with `train(..., **options)` and return its record; its probes cost time too.
 
-    `evaluate(model, validation_ids)` is the project's own: if it is wrong, the record shows it. A
-    run that stops with FloatingPointError is recorded up to there, the message in `stopped`.
-    Raises ValueError for `accumulate` above 1 and for less validation text than one context.
+    `loss` is that of the run, and of the gradients that are computed anew. `evaluate(model,
+    validation_ids)` is the project's own: if it is wrong, the record shows it. A run that stops with
+    FloatingPointError is recorded up to there, the message in `stopped`. Raises ValueError for
+    `accumulate` above 1 and for less validation text than one context.
     """
     V, T = model.config.vocab_size, model.config.context_length
     if options.get("accumulate", 1) != 1:

@@ -33,7 +33,7 @@ print(json.dumps([losses, text, evaluate_loss(model, ids.flatten()), loaded]))
 
 def run(absent: bool):
     program = PROGRAM.format(absent=absent)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)
     return json.loads(done.stdout)
 
 

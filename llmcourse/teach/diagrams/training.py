@@ -24,7 +24,7 @@ def transformer(n_blocks: int = 2) -> Axes:
     parts = ["embedding", *(f"block {i + 1}" for i in range(n_blocks)), "norm", "unembedding"]
     shapes = ["(B, T)", *["(B, T, C)"] * (n_blocks + 2), "(B, T, V)"]
     axis, width, y = canvas(6.8, 1.5), 0.8, 0.75
-    gap = (6.0 - width * len(parts)) / len(shapes)
+    gap = (5.9 - width * len(parts)) / len(shapes)
     before = 0.38, y
     label(axis, 0.2, y, "ids")
     for name, shape in zip([*parts, "logits"], shapes, strict=True):
@@ -36,7 +36,7 @@ def transformer(n_blocks: int = 2) -> Axes:
         else:
             fill = "key" if name.startswith("block") else "soft"
             before = box(axis, end[0] + width / 2, y, name, width, 0.5, fill, SMALL).right
-    label(axis, 3.45, 0.2, "thick: the residual stream, of one shape from the first block to the last", SMALL)
+    label(axis, 3.4, 0.2, "thick: the residual stream, of one shape from the first block to the last", SMALL)
     return axis
 
 
@@ -76,11 +76,11 @@ def block(pre_norm: bool = True) -> Axes:
             norm = box(axis, plus + 0.62, stream, "norm", 0.6, 0.45, "soft")
             arrow(axis, (start, stream), norm.left, weight=2.5)
             start = norm.right[0]
-    arrow(axis, (start, stream), (6.85, stream), weight=2.5)
+    arrow(axis, (start, stream), (6.75, stream), weight=2.5)
     kind = "pre-norm: a norm before each part, none on the stream" if pre_norm else (
         "post-norm: the norms lie on the stream, which each of them rescales"
     )  # fmt: skip
-    label(axis, 3.45, 1.82, kind, SMALL)
+    label(axis, 3.4, 1.82, kind, SMALL)
     return axis
 
 

@@ -94,12 +94,18 @@ def write_tables() -> None:
     parts = {name: json.loads((PARTS / f"{name}.json").read_text("utf-8")) for name in ("frozen", *SEEDS)}
     names = ["frozen", *(f"fine-tuned {seed}" for seed in SEEDS)]
     labels = [review.label for review in reviews()[1]]
-    with atomic_write(FOLDER / "test.csv") as temporary, temporary.open("w", newline="") as file:
+    with (
+        atomic_write(FOLDER / "test.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["label", *names])
         for i, label in enumerate(labels):
             writer.writerow([label, *(f"{part['p'][i]:.4f}" for part in parts.values())])
-    with atomic_write(FOLDER / "losses.csv") as temporary, temporary.open("w", newline="") as file:
+    with (
+        atomic_write(FOLDER / "losses.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["seed", "step", "loss"])
         for seed in SEEDS:

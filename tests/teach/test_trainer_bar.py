@@ -3,10 +3,12 @@
 import io
 import types
 
+import datasets
 import pytest
+import transformers
 
 from llmcourse.teach import trainer_bar
-from llmcourse.teach.trainer_bar import TrainerBar
+from llmcourse.teach.trainer_bar import TrainerBar, losses_of, quiet_libraries
 
 
 @pytest.mark.parametrize("watched", [True, False])
@@ -27,3 +29,19 @@ def test_a_run_of_200_logged_steps_takes_one_line(watched, monkeypatch):
     assert "\n" not in text
     assert ("200/200" in text) is watched
     assert ("loss=0.005" in text) is watched
+
+
+def test_the_losses_of_a_trainer_are_those_of_training():
+    log = [{"loss": 1.0, "step": 1}, {"eval_loss": 2.0}, {"loss": 0.5, "step": 2}, {"train_loss": 0.75}]
+    assert losses_of(types.SimpleNamespace(state=types.SimpleNamespace(log_history=log))) == [1.0, 0.5]
+
+
+def test_quiet_libraries_keeps_bars_for_who_is_watching(monkeypatch):
+    bars = []
+    monkeypatch.setattr(transformers.logging, "disable_progress_bar", lambda: None)
+    monkeypatch.setattr(transformers.logging, "set_verbosity_error", lambda: None)
+    monkeypatch.setattr(datasets, "disable_progress_bars", lambda: bars.append("datasets"))
+    for watched, expected in ((True, []), (False, ["datasets"])):
+        monkeypatch.setattr(trainer_bar, "someone_is_watching", lambda watched=watched: watched)
+        quiet_libraries()
+        assert bars == expected

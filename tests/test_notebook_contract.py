@@ -1,6 +1,8 @@
 """What every notebook promises; CONTRIBUTING.md says why."""
 
+import ast
 import base64
+import importlib.util
 import re
 import struct
 import sys
@@ -123,6 +125,19 @@ def test_head_states_minutes_of_study_that_are_about_right(path):
     (minutes,) = study_minutes.STATED.findall(notebook.cells[0].source)
     estimate = study_minutes.study_minutes(notebook)
     assert abs(int(minutes) - estimate) <= max(5, 0.1 * estimate), "run tools/study_minutes.py"
+
+
+def test_imports_of_the_package_are_there(path):
+    for cell in code_cells(read(path)):
+        source = re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.MULTILINE)
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "llmcourse":
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    found = hasattr(module, alias.name) or importlib.util.find_spec(
+                        f"{node.module}.{alias.name}"
+                    )
+                    assert found, f"{cell.id}: {node.module} has no {alias.name}"
 
 
 def test_ends_with_a_recap_of_every_goal(path):

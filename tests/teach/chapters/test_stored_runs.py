@@ -97,8 +97,14 @@ def test_the_judgements_belong_to_the_test_reviews():
     judged = judge.stored_judgements([review.label for review in test])
     assert list(judged) == ["frozen", *(f"fine-tuned {seed}" for seed in judge.SEEDS)]
     assert all(len(p) == len(test) and ((p >= 0) & (p <= 1)).all() for p in judged.values())
-    with pytest.raises(ValueError, match="not those of the 2551 stored"):
-        judge.stored_judgements([1, 0])
+
+
+def test_other_reviews_get_noisy_labels_and_a_sentence(capsys):
+    judged = judge.stored_judgements([1, 0] * 200)
+    assert "not those of the 2551 stored test reviews" in capsys.readouterr().out
+    assert list(judged) == ["frozen", *(f"fine-tuned {seed}" for seed in judge.SEEDS)]
+    for p in judged.values():
+        assert 0.6 < ((p > 0.5) == np.array([True, False] * 200)).mean() < 0.95
 
 
 def test_stored_scores_are_those_of_the_methods():

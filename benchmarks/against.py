@@ -100,8 +100,6 @@ class Tree:
         """Run the tree's notebooks under nbval with two workers; return the seconds."""
         command = [sys.executable, "-m", "pytest", "-c", "tests/nbval.ini", "--rootdir", ".", "--nbval"]
         command += ["--nbval-current-env", "-q", "-n", "2", "--dist", "loadfile", "notebooks"]
-        sanitizer = self.folder / "tests" / "nbval_sanitize.cfg"
-        command += ["--nbval-sanitize-with", str(sanitizer)] if sanitizer.exists() else []
         inline = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
         began = time.perf_counter()
         done = subprocess.run(

@@ -64,13 +64,9 @@ def heatmap(matrix, x_labels=None, y_labels=None, title="", x_label="", y_label=
     image = axis.imshow(matrix, aspect="auto", **{"cmap": "cividis", "interpolation": "nearest", **options})
     axis.figure.colorbar(image, ax=axis)
     if x_labels is not None:
-        axis.set_xticks(
-            range(len(x_labels)),
-            [printable(t) for t in x_labels],
-            rotation=60,
-            ha="right",
-            rotation_mode="anchor",
-        )
+        slanted = dict(rotation=60, ha="right", rotation_mode="anchor")
+        look = slanted if len(x_labels) <= 12 else dict(rotation=90)
+        axis.set_xticks(range(len(x_labels)), [printable(t) for t in x_labels], **look)
     if y_labels is not None:
         axis.set_yticks(range(len(y_labels)), [printable(t) for t in y_labels])
     axis.set(title=title, xlabel=x_label, ylabel=y_label)

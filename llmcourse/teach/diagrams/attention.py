@@ -51,7 +51,7 @@ def one_query(tokens: Sequence[str], query, keys, scores, weights, values, outpu
         box(axis, 3.78 + 0.4 * weights[i], y, width=0.8 * weights[i], height=0.2, fill="soft")
         value = box(axis, 5.15, y, vector(values[i]), 0.75, 0.32, fill="value")
         arrow(axis, value.right, mean.left, weight=0.5 + 4 * weights[i], color=INKS["value"])
-    label(axis, 1.3, 0.17, "q · k with each key", SMALL)
+    label(axis, 1.3, 0.17, "q · k / √d, each key", SMALL)
     label(axis, 3.55, 0.17, "softmax: positive, sum 1", SMALL)
     label(axis, 5.7, 0.17, "mean with these weights", SMALL)
     return axis

@@ -22,8 +22,8 @@ def shares(roles: dict[str, Tensor]) -> list[Axes]:
         for layer in range(n_layers):
             for head in range(n_heads):
                 value = share[layer, head].item()
-                look = dict(ha="center", va="center", fontsize=7, color="w" if value > 0.5 else "k")
-                axis.text(head, layer, f"{value:.1f}".removeprefix("0"), **look)
+                look = dict(ha="center", va="center", fontsize=6, color="w" if value > 0.5 else "k")
+                axis.text(head, layer, f"{value:.2f}".removeprefix("0"), **look)
     axes[0].set_ylabel("layer")
     return list(axes)
 

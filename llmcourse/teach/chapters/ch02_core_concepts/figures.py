@@ -9,15 +9,14 @@ from llmcourse.teach import plots
 
 def mask_squares(masks: Mapping[str, object]) -> None:
     """Draw masks (T, T) as squares: rows are positions that look, dark cells what they may look at."""
-    figure, axes = plots.new_figure(len(masks), width=6.8, height=2.7)
+    _, axes = plots.new_figure(len(masks), width=6.8, height=2.7)
     for axis, (title, mask) in zip(axes, masks.items(), strict=True):
         T = len(mask)
         look = dict(cmap="Greys", vmin=0, vmax=1.6, edgecolors="0.75", linewidth=0.5)
         axis.pcolormesh(range(T), range(T), mask.float(), shading="nearest", **look)
         axis.set(title=title, xlabel="looked at", xticks=range(T), yticks=range(T))
         axis.set(aspect="equal", ylim=(T - 0.5, -0.5))
-    axes[0].set_ylabel("position that looks")
-    figure.suptitle("dark: may look", fontsize=9)
+    axes[0].set_ylabel("position that looks\n(dark: may look)")
     plots.show()
 
 

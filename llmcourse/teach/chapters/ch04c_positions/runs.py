@@ -88,5 +88,6 @@ def draw(curves: dict[str, Tensor], title: str) -> None:
     lines = {name: (middle, losses) for name, losses in curves.items()}
     labels = ("position in the window", "loss (nats per token)", title)
     axis = plots.lines(lines, *labels, marker=".")
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axis.axvline(SHORT, color="0.5", linewidth=1)
     axis.annotate("trained up to here", (SHORT + 2, axis.get_ylim()[1]), va="top", fontsize=8)

@@ -9,9 +9,9 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 IGNORED = "nbval-ignore-output"
 NUMBER = r"-?\d+(?:\.\d+)?"
-# A line that `band` printed; VALUE stands in a notebook that waits to be run.
+# A line that `band` printed.
 BAND_LINE = re.compile(
-    rf"^(?P<name>.*): (?P<value>{NUMBER}|VALUE), (?P<verdict>inside|OUTSIDE) (?P<low>{NUMBER}) to (?P<high>{NUMBER})$",
+    rf"^(?P<name>.*): (?P<value>{NUMBER}), (?P<verdict>inside|OUTSIDE) (?P<low>{NUMBER}) to (?P<high>{NUMBER})$",
     re.MULTILINE,
 )
 

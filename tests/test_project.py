@@ -185,6 +185,17 @@ def test_version_is_the_same_everywhere():
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+def test_every_folder_of_data_has_a_card():
+    """What it is, which script made it, and the licence; pictures and checkpoints are folders of others."""
+    folders = {path.parent for path in (ROOT / "data").rglob("*") if path.suffix in (".csv", ".json")}
+    assert len(folders) > 8
+    for folder in folders:
+        card = next(f for f in (folder, *folder.parents) if (f / "README.md").exists())
+        assert card != ROOT / "data", (
+            f"{folder.name} has no card: say what it holds, and which script made it"
+        )
+
+
 def test_readme_tree_is_what_the_modules_say():
     assert readme_tree.with_tree(README) == README, "run tools/readme_tree.py"
 

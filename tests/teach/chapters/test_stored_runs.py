@@ -8,7 +8,7 @@ import pytest
 
 from llmcourse.data.sources.reviews import load_reviews, split_by_movie
 from llmcourse.monitor.diagnose import diagnose
-from llmcourse.monitor.small_run import healthy_setup
+from llmcourse.monitor.small_run import healthy_run, healthy_setup
 from llmcourse.pretrained import load_course_model
 from llmcourse.teach.chapters.ch02_core_concepts import methods
 from llmcourse.teach.chapters.ch03e_significance import tiny
@@ -34,7 +34,7 @@ def test_a_patient_trained_again_is_the_stored_one():
 
 
 def test_a_record_survives_its_storage():
-    run = patients.train_patient.__globals__["healthy_run"](5, steps=6)
+    run = healthy_run(5, steps=6)
     back = stored.from_json(json.loads(json.dumps(stored.as_json(run))))
     assert [s.loss for s in back.steps] == pytest.approx([s.loss for s in run.steps], rel=1e-5)
     assert back.recomputed_grad_norms == run.recomputed_grad_norms

@@ -27,7 +27,7 @@ from llmcourse.teach.chapters.ch05a_transformers.judge import N_REVIEWS, SEEDS, 
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "judge"
 PARTS = Path(__file__).resolve().parents[1] / "runs" / "judge"
-LAYER = 4  # of the frozen features, as chosen by cross-validation in the chapter
+LAYER = 4  # of the frozen features: the winner of an earlier cross-validation
 
 
 def reviews():
@@ -42,9 +42,9 @@ def token_rows(tokenizer, some) -> list[list[int]]:
     return tokenizer([review.text for review in some], truncation=True, max_length=48)["input_ids"]
 
 
-def fine_tune(seed: int) -> dict:
-    """Return the loss of each step, and p(fresh) of each test review."""
-    train, test = reviews()
+def train_judge(seed: int, steps: int = STEPS):
+    """Return the tokenizer, the model after the first `steps` of its run, and the loss of each step."""
+    train, _ = reviews()
     tokenizer = transformers.AutoTokenizer.from_pretrained(encoder_name(quiet=True))
     torch.manual_seed(seed)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(encoder_name(quiet=True))
@@ -52,12 +52,11 @@ def fine_tune(seed: int) -> dict:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, STEPS // 10, STEPS)
     rows, labels = token_rows(tokenizer, train), torch.tensor([review.label for review in train])
-    losses, dtype = [], fast_dtype()
-    autocast = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+    losses = []
     model.train()
-    for batch in batches_by_length([len(row) for row in rows], 16, seed=seed):
+    for batch in batches_by_length([len(row) for row in rows], 16, seed=seed)[:steps]:
         ids, mask = pad_right([rows[i] for i in batch])
-        with autocast:
+        with autocast():
             loss = model(ids, attention_mask=mask, labels=labels[batch]).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -66,11 +65,22 @@ def fine_tune(seed: int) -> dict:
         optimizer.zero_grad()
         losses.append(loss.item())
         print(len(losses), f"{losses[-1]:.3f}", flush=True)
-    model.eval()
+    return tokenizer, model.eval(), losses
+
+
+def autocast():
+    """Return a context in which matrix products have the precision that this processor is quick in."""
+    return torch.autocast("cpu", fast_dtype(), enabled=fast_dtype() != torch.float32)
+
+
+def fine_tune(seed: int) -> dict:
+    """Return the loss of each step, and p(fresh) of each test review."""
+    tokenizer, model, losses = train_judge(seed)
+    _, test = reviews()
     rows, p = token_rows(tokenizer, test), np.zeros(len(test))
     for batch in batches_by_length([len(row) for row in rows], 64):
         ids, mask = pad_right([rows[i] for i in batch])
-        with torch.no_grad(), autocast:
+        with torch.no_grad(), autocast():
             p[batch] = model(ids, attention_mask=mask).logits.float().softmax(-1)[:, 1].numpy()
     return {"losses": losses, "p": p.tolist()}
 

@@ -2,9 +2,11 @@
 
 import json
 import random
+import sys
 
 import numpy as np
 import pytest
+from notebook_tools import ROOT
 
 from llmcourse.data.sources.reviews import load_reviews, split_by_movie
 from llmcourse.monitor.diagnose import diagnose
@@ -15,6 +17,9 @@ from llmcourse.teach.chapters.ch03e_significance import tiny
 from llmcourse.teach.chapters.ch05a_transformers import judge
 from llmcourse.teach.chapters.ch05d_failure_clinic import patients, spikes, stored
 from llmcourse.tune.search import best_trial, random_search
+
+sys.path.insert(0, str(ROOT / "tools"))
+import measure_judge
 
 LETTERS = {letter: name for names in patients.ROUNDS.values() for letter, name in names.items()}
 
@@ -97,6 +102,12 @@ def test_the_judgements_belong_to_the_test_reviews():
     judged = judge.stored_judgements([review.label for review in test])
     assert list(judged) == ["frozen", *(f"fine-tuned {seed}" for seed in judge.SEEDS)]
     assert all(len(p) == len(test) and ((p >= 0) & (p <= 1)).all() for p in judged.values())
+
+
+def test_a_judge_trained_again_begins_as_the_stored_one():
+    _, _, losses = measure_judge.train_judge(1, steps=5)
+    assert losses == pytest.approx(judge.stored_losses()[1][:5], abs=0.005)
+    assert losses != pytest.approx(judge.stored_losses()[2][:5], abs=0.005)  # another seed is another run
 
 
 def test_other_reviews_get_noisy_labels_and_a_sentence(capsys):

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "llmcourse"
 FLOORS = [  # a folder may import from its own floor or below, never above; "" is what lies in none
     ["support"],
     ["", "formats", "data"],
-    ["fast", "evaluate"],
+    ["fast", "evaluate", "decode"],
     ["tune", "monitor", "finetune", "compress"],
     ["teach", "cli"],
 ]

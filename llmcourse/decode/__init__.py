@@ -1,0 +1,1 @@
+"""Ways to write other than token after token: beam search, constraints, speculation."""

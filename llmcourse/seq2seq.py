@@ -10,8 +10,9 @@ from torch import Tensor
 
 from llmcourse.data.batches import pad_right
 from llmcourse.encoder_decoder import EncoderDecoder
-from llmcourse.generate import choose_next
+from llmcourse.generate import Process, processed
 from llmcourse.runtime import evaluating
+from llmcourse.sampling import choose_next
 from llmcourse.support.inputs import id_row, whole
 
 
@@ -83,12 +84,15 @@ def generate_target(
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
+    process: Process | None = None,
     seed: int | None = None,
 ) -> Tensor:
     """Return a target (B, T), at most `max_new_tokens` long, for each source: greedy, unless you sample.
 
     `start_id` is not in it. A row that has written `stop_id` is filled with it, and when all rows have,
-    it ends. Raises ValueError for more tokens than the model's context, for bad sources as
+    it ends. `process(token_ids, logits)` may change logits (B, V) as in `generate`; it gets the ids so
+    far, `start_id` included. Raises ValueError for more tokens than the model's context, for bad sources as
     `source_rows` and `EncoderDecoder.encode` do, and for options that mean nothing.
 
     >>> from llmcourse.encoder_decoder import EncoderDecoderConfig
@@ -105,8 +109,11 @@ def generate_target(
     logits, step = prefill_target(model, source, start_id, source_mask)
     generator = None if seed is None else torch.Generator(logits.device).manual_seed(seed)
     done = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+    start = torch.full_like(done, start_id, dtype=torch.long)
     while True:
-        new = choose_next(logits, temperature, top_k, top_p, generator)  # (B,)
+        if process is not None:
+            logits = processed(process, torch.stack([start, *columns], dim=1), logits)
+        new = choose_next(logits, temperature, top_k, top_p, min_p, generator)  # (B,)
         if stop_id is not None:
             new = new.masked_fill(done, stop_id)
             done |= new == stop_id

@@ -385,6 +385,19 @@ def test_sampling_draws_from_the_probabilities():
     assert torch.equal(first, again)
 
 
+def test_a_process_sees_the_start_and_what_is_written():
+    seen = []
+
+    def process(token_ids, logits):
+        seen.append(token_ids.tolist())
+        return logits.masked_fill(torch.arange(V) != 2 + token_ids.shape[1], float("-inf"))
+
+    assert (
+        generate_target(small_model(), [[5], [6]], 3, start_id=9, process=process).tolist() == [[3, 4, 5]] * 2
+    )
+    assert seen[-1] == [[9, 3, 4]] * 2
+
+
 def test_lists_of_ids_are_padded_and_write_what_each_writes_alone():
     model = small_model()
     rows = [[5, 6, 7], [7], [2, 3]]

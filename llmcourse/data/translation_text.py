@@ -53,6 +53,17 @@ def small(text: str) -> str:
     return re.sub(r"\b[A-Z][a-z]*\b", lambda match: match.group().lower(), text)
 
 
+def encode_masked(tokenizer: BPETokenizer, text: str) -> list[int]:
+    """Return the ids of a masked text, each sign as its token.
+
+    A name such as "<|zh|>" that somebody typed is read as plain characters.
+    """
+    pieces, ids = re.split("([\ue000-\uf8ff])", f" {text}"), []
+    for piece in pieces:
+        ids += [tokenizer.special_tokens[piece]] if piece in SIGNS else tokenizer.encode(piece)
+    return ids
+
+
 def prepare(tokenizer: BPETokenizer, text: str, language: str) -> Prepared:
     """Return what the translator reads of a text, and what becomes of its answer.
 
@@ -67,7 +78,7 @@ def prepare(tokenizer: BPETokenizer, text: str, language: str) -> Prepared:
     if not text:
         raise ValueError("the text is empty: give at least one word to translate")
     masked, known = mask(text)
-    ids = tokenizer.encode(" " + small(masked), allow_special=True)
+    ids = encode_masked(tokenizer, small(masked))
     first = re.search(r"\w", masked)
     return Prepared([tokenizer.special_tokens[token], *ids], known, bool(first and first.group().isupper()))
 
@@ -94,7 +105,7 @@ def encode_pair(tokenizer: BPETokenizer, pair) -> tuple[list[int], list[int]]:
     """Return (source ids, target ids) of a `Pair`, to learn from."""
     source = prepare(tokenizer, pair.source, pair.language)
     target = target_text(pair.target, source.known)
-    return source.ids, tokenizer.encode(" " + target, allow_special=True)
+    return source.ids, encode_masked(tokenizer, target)
 
 
 def texts_of(pairs) -> list[str]:

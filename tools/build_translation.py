@@ -35,7 +35,7 @@ from llmcourse.training import train
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 1234
 CONFIG = dict(context_length=128, d_model=128, n_heads=4, n_layers=2, n_encoder_layers=3, dropout=0.2)
-RECIPE = dict(muon_lr=0.01, adamw_lr=3e-3, weight_decay=0.1, batch_size=96, smoothing=0.1)
+RECIPE = dict(muon_lr=0.02, adamw_lr=3e-3, weight_decay=0.1, batch_size=96, smoothing=0.1)
 
 
 def greedy(model, tokenizer, pairs) -> list[str]:
@@ -53,7 +53,7 @@ def greedy(model, tokenizer, pairs) -> list[str]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--name", default="translation")
     arguments = parser.parse_args()
     set_up(SEED, threads=arguments.threads)
@@ -81,7 +81,7 @@ def main():
         schedule=warmup_linear(arguments.steps),
         dtype=torch.bfloat16,
         checkpoint=ROOT / "runs" / f"{arguments.name}.pt",
-        checkpoint_every=200,
+        checkpoint_every=100,
         resume=True,
     ):
         if step.step % 100 == 0:
@@ -89,7 +89,7 @@ def main():
                 f"{step.step:6} {step.loss:.3f} {step.seconds:.0f} s, cpu {time.process_time():.0f}",
                 flush=True,
             )
-        if step.step % 600 == 0:
+        if step.step % 1000 == 0:
             for language in LANGUAGES:
                 some = [pair for pair in parts["validation"] if pair.language == language]
                 out = greedy(model, tokenizer, some)
@@ -97,7 +97,7 @@ def main():
                 print(
                     language,
                     {k: round(v, 3) for k, v in scores.items()},
-                    list(zip([p.source for p in some], out))[50:53],
+                    list(zip([p.source for p in some], out, strict=True))[50:53],
                     flush=True,
                 )
 

@@ -101,7 +101,7 @@ def test_bad_samples_are_named(samples, words):
 def test_bad_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no file"):
         read_wave(tmp_path / "missing.wav")
-    (tmp_path / "text.wav").write_text("no sound at all")
+    (tmp_path / "text.wav").write_text("no sound at all", encoding="utf-8")
     with pytest.raises(ValueError, match=r"text\.wav cannot be read as a sound.*ffmpeg"):
         read_wave(tmp_path / "text.wav")
 

@@ -135,3 +135,13 @@ def test_another_blank():
 def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_gradient_in_log_probs_is_the_derivative_unlike_torchs():
+    """torch 2.13's holds exp(log_probs) besides, which log_softmax would take off: right for logits alone."""
+    log_probs = outputs(6, 4).requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: log_likelihood(p, [1, 2, 2]), log_probs)
+    mine = torch.autograd.grad(-log_likelihood(log_probs, [1, 2, 2]), log_probs)[0]
+    loss = F.ctc_loss(log_probs[:, None], torch.tensor([[1, 2, 2]]), [6], [3], reduction="sum")
+    theirs = torch.autograd.grad(loss, log_probs)[0]
+    assert torch.allclose(theirs - mine, log_probs.exp())

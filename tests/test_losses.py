@@ -147,7 +147,7 @@ def labelled_batches():
 
 
 def recognizer(seed, dropout):
-    shape = dict(n_mels=3, d_model=8, n_layers=1, n_heads=2, stride=1, dropout=dropout)
+    shape = dict(n_mels=3, d_model=8, n_layers=1, n_heads=2, strides=(1,), dropout=dropout)
     return seeded(seed, lambda: Recognizer(RecognizerConfig(("a", "b", "c", "d"), **shape)))
 
 

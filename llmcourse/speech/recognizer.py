@@ -1,8 +1,9 @@
-"""A recognizer: two convolutions, which make four times fewer frames, a Transformer encoder, and CTC.
+"""A recognizer: convolutions, which make fewer frames, a Transformer encoder, and CTC.
 
 Dimensions: B batch, T frames, M mel bands, U frames after the convolutions, C width, K labels with the blank.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,16 +26,17 @@ class RecognizerConfig:
 
     labels: tuple[str, ...]  # K - 1 labels, such as words; the blank is added before them, as label 0
     n_mels: int = 40  # M
-    stride: int = 2  # each of the two convolutions keeps one frame of so many
+    strides: tuple[int, ...] = (2, 2)  # one convolution each, which keeps one frame of so many
     d_model: int = 96  # C
     n_heads: int = 4
     n_layers: int = 3
     dropout: float = 0.0
-    longest: int = 512  # U, most frames after the convolutions: 20 s at 100 frames a second and stride 2
+    longest: int = 512  # U, most frames after the convolutions: 20 s at 100 frames a second and strides 2, 2
 
     def __post_init__(self):
         object.__setattr__(self, "labels", tuple(self.labels))
-        for name in ("n_mels", "stride", "longest"):
+        object.__setattr__(self, "strides", tuple(whole(stride, "strides") for stride in self.strides))
+        for name in ("n_mels", "longest"):
             whole(getattr(self, name), name)
         if not self.labels or len(set(self.labels)) < len(self.labels) or "" in self.labels:
             raise ValueError(f"labels={self.labels[:5]}: give at least one, each once, none empty")
@@ -47,7 +49,7 @@ class RecognizerConfig:
 
 
 class Recognizer(nn.Module):
-    """Features (B, T, M) in, logits (B, U, K) out, with U = T / stride², rounded up.
+    """Features (B, T, M) in, logits (B, U, K) out, with U = T / 4, rounded up, for strides 2, 2.
 
     >>> model = Recognizer(RecognizerConfig(labels=("yes", "no")))
     >>> logits, lengths = model(torch.zeros(1, 50, 40), torch.tensor([50]))
@@ -60,9 +62,10 @@ class Recognizer(nn.Module):
     def __init__(self, config: RecognizerConfig):
         super().__init__()
         self.config, parts = config, config.encoder
-        shape = dict(kernel_size=3, stride=config.stride, padding=1)
+        inputs = [config.n_mels, *[config.d_model] * (len(config.strides) - 1)]
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(n_inputs, config.d_model, **shape) for n_inputs in (config.n_mels, config.d_model)
+            nn.Conv1d(n, config.d_model, kernel_size=3, stride=stride, padding=1)
+            for n, stride in zip(inputs, config.strides, strict=True)
         )
         self.blocks = nn.ModuleList(Block(parts) for _ in range(config.n_layers))
         self.final_norm = make_norm(parts)
@@ -73,8 +76,8 @@ class Recognizer(nn.Module):
 
     def n_frames(self, lengths):
         """Return how many frames (B,) are left of `lengths` after the convolutions."""
-        for _ in self.convolutions:
-            lengths = (lengths - 1) // self.config.stride + 1
+        for stride in self.config.strides:
+            lengths = (lengths - 1) // stride + 1
         return lengths
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,20 +92,16 @@ class Recognizer(nn.Module):
                 f"(clips, frames, {self.config.n_mels}) and lengths from 1 to {T}"
             )
         if self.n_frames(T) > self.config.longest:
-            most = self.config.longest * self.config.stride**2
+            most = self.config.longest * math.prod(self.config.strides)
             raise ValueError(
                 f"a clip has {T} frames and the recognizer hears {most} at once: cut it in parts"
             )
         x = features.to(self.unembedding.weight.dtype).transpose(1, 2)  # (B, M, T)
-        for convolution in self.convolutions:
-            x = (
-                x * _inside(lengths, x.shape[-1])[:, None]
-            )  # what lies beyond the end is zero, as in the padding
+        for convolution, stride in zip(self.convolutions, self.config.strides, strict=True):
+            x = x * _inside(lengths, x.shape[-1])[:, None]  # beyond the end there is silence, as in padding
             x = F.gelu(convolution(x))  # (B, C, U)
-            lengths = (lengths - 1) // self.config.stride + 1
-        x = x.transpose(1, 2).to(
-            self.unembedding.weight.dtype
-        )  # (B, U, C): the stream stays in full precision
+            lengths = (lengths - 1) // stride + 1
+        x = x.transpose(1, 2).to(self.unembedding.weight.dtype)  # (B, U, C), in full precision
         U = x.shape[1]
         mask = _inside(lengths, U)[:, None, None, :]  # (B, 1, 1, U): look at the clip's own frames
         for block in self.blocks:

@@ -24,9 +24,9 @@ def clip(n, seed=0, width=8):
     return torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3])
-def test_padding_and_company_change_nothing(stride):
-    model = make(stride=stride)
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2), (3,), (2, 1, 2)])
+def test_padding_and_company_change_nothing(strides):
+    model = make(strides=strides)
     clips = [clip(n, n) for n in (40, 7, 25, 1, 26, 9)]
     alone = [model(c[None], torch.tensor([len(c)])) for c in clips]
     features, lengths = pad_clips(clips)
@@ -91,7 +91,7 @@ def test_batches_depend_on_their_number_alone():
     [
         (lambda: RecognizerConfig(("a", "a")), "each once"),
         (lambda: RecognizerConfig(()), "at least one"),
-        (lambda: RecognizerConfig(WORDS, stride=0), "stride=0"),
+        (lambda: RecognizerConfig(WORDS, strides=(2, 0)), "strides=0"),
         (lambda: make()(torch.zeros(1, 9, 40), torch.tensor([9])), r"\(1, 9, 40\).*frames, 8"),
         (lambda: make()(torch.zeros(1, 9, 8), torch.tensor([10])), r"lengths \[10\].*from 1 to 9"),
         (lambda: make()(torch.zeros(1, 9, 8), torch.tensor([0])), "from 1 to 9"),

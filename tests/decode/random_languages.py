@@ -34,12 +34,18 @@ def random_pattern(rng: random.Random, depth: int = 3, endless: bool = True, ato
 
 def steps_to_end(automaton) -> np.ndarray:
     """Return how many bytes at least end a text, for each state."""
-    far = np.where(automaton.accepting, 0, 10**9)
-    while True:
-        next_ = np.append(far, 10**9)[automaton.table[:-1]].min(axis=1) + 1
-        if (np.minimum(far, next_) == far).all():
-            return far
-        far = np.minimum(far, next_)
+    sources: list[list[int]] = [[] for _ in range(len(automaton))]
+    for state in range(len(automaton)):
+        for _, _, target in automaton.edges(state):
+            sources[target].append(state)
+    far = np.full(len(automaton), -1)
+    level = np.flatnonzero(automaton.accepting).tolist()
+    far[level] = steps = 0
+    while level:
+        steps += 1
+        level = list({source for target in level for source in sources[target] if far[source] < 0})
+        far[level] = steps
+    return far
 
 
 def sample(automaton, rng: random.Random, long: int = 40) -> bytes:

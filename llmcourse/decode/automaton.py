@@ -57,6 +57,24 @@ class Automaton:
         ends = [*(start - 1 for start in starts[1:]), 255]
         return [(a, b, int(row[a])) for a, b in zip(starts, ends, strict=True) if row[a] != STUCK]
 
+    def arrows(self) -> list[tuple[int, str, int]]:
+        """Return what a drawing needs: (state, label, next state), one for each two states.
+
+        >>> from llmcourse.decode.regular import compile_regular
+        >>> compile_regular("[a-cx]é?").minimal().arrows()
+        [(0, 'a-c x', 1), (1, 'c3', 2), (2, 'a9', 3)]
+        """
+
+        def name(byte: int) -> str:
+            return chr(byte) if 33 <= byte < 127 else "␣" if byte == 32 else f"{byte:02x}"
+
+        labels: dict[tuple[int, int], list[str]] = {}
+        for state in range(len(self)):
+            for low, high, target in self.edges(state):
+                span = name(low) if low == high else f"{name(low)}-{name(high)}"
+                labels.setdefault((state, target), []).append(span)
+        return [(state, " ".join(spans), target) for (state, target), spans in labels.items()]
+
     def forced(self, state: int) -> bytes:
         """Return the bytes that must follow `state`, up to where there is a choice or the text may end.
 

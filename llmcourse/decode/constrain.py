@@ -13,6 +13,7 @@ Dimensions: B rows, T time, V vocabulary, S states.
 """
 
 from collections.abc import Callable
+from functools import reduce
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from llmcourse.decode.regular import compile_regular
 from llmcourse.support.inputs import id_row, whole
 from llmcourse.tokenizer import END_OF_TEXT, BPETokenizer
 
+ENDED = -2  # the end token has been written
 MAX_CACHED = 1 << 24  # numbers of all rows kept, 64 MB
 
 
@@ -69,7 +71,6 @@ class Constraint:
         longer = [int((lengths > j).sum()) for j in range(lengths.max(initial=0))]
         self._columns = [np.array([token[j] for token in tokens[:n]]) for j, n in enumerate(longer)]
         self._rows: dict[int, np.ndarray] = {}
-        self._masks: dict[int, Tensor] = {}
         self._distances: np.ndarray | None = None
 
     # ---- one text -------------------------------------------------------------------------------
@@ -83,7 +84,6 @@ class Constraint:
         if state not in self._rows:
             if (len(self._rows) + 1) * self.tokenizer.vocab_size > MAX_CACHED:
                 self._rows.clear()
-                self._masks.clear()
             at = np.full(len(self._ids), state)
             for column in self._columns:
                 at[: len(column)] = self.automaton.table[at[: len(column)], column]
@@ -92,21 +92,25 @@ class Constraint:
             self._rows[state] = row
         return self._rows[state]
 
-    def state(self, ids) -> tuple[int, bool]:
-        """Return the state after the written `ids`, STUCK if they do not fit, and whether they have ended."""
-        ids = id_row(ids, self.tokenizer.vocab_size).tolist()
-        state = 0
-        for n, i in enumerate(ids):
-            if i == self.end_id:
-                fits = state != STUCK and self.automaton.accepting[state] and set(ids[n:]) == {self.end_id}
-                return (state if fits else STUCK), True
-            state = STUCK if i in self._special else self.automaton.walk(state, self.tokenizer.token_bytes[i])
-        return state, False
+    def advance(self, state: int, token_id: int) -> int:
+        """Return the state after one more token: one of the automaton, ENDED, or STUCK if it does not fit."""
+        if token_id == self.end_id:
+            return ENDED if state == ENDED or self._accepts(state) else STUCK
+        if state < 0 or token_id in self._special:
+            return STUCK
+        return self.automaton.walk(state, self.tokenizer.token_bytes[token_id])
+
+    def state(self, ids) -> int:
+        """Return the state after the written `ids` (without the prompt)."""
+        return reduce(self.advance, id_row(ids, self.tokenizer.vocab_size).tolist(), 0)
+
+    def _accepts(self, state: int) -> bool:
+        return state >= 0 and bool(self.automaton.accepting[state])
 
     def is_complete(self, ids) -> bool:
-        """Return whether the written `ids` (without the prompt) are a whole text; if not, it was cut off."""
-        state, _ = self.state(ids)
-        return state != STUCK and bool(self.automaton.accepting[state])
+        """Return whether the written `ids` are a whole text; if not, it was cut off, or does not fit."""
+        state = self.state(ids)
+        return state == ENDED or self._accepts(state)
 
     def forced(self, ids) -> str:
         """Return the text that must follow `ids`: it could be written without asking the model.
@@ -115,8 +119,8 @@ class Constraint:
         >>> Constraint("(line|list) ends", tokenizer).forced(tokenizer.encode("lin"))
         'e ends'
         """
-        state, ended = self.state(ids)
-        return "" if ended or state == STUCK else self.automaton.forced(state).decode(errors="ignore")
+        state = self.state(ids)
+        return "" if state < 0 else self.automaton.forced(state).decode(errors="ignore")
 
     def allowed(self, ids, tokens_left: int | None = None) -> Tensor:
         """Return which tokens may follow the written `ids`: (V,) of truth values.
@@ -124,25 +128,23 @@ class Constraint:
         With `tokens_left`, only those after which the text can be completed with the tokens that then
         are left. Raises ValueError if `ids` do not fit, or if that many tokens do not suffice.
         """
-        state, ended = self.state(ids)
+        return self._mask(self.state(ids), ids, tokens_left)
+
+    def _mask(self, state: int, ids, tokens_left: int | None) -> Tensor:
         if state == STUCK:
             raise ValueError(
                 f"the text {self.tokenizer.decode(ids)[-60:]!r} does not fit: was everything after the prompt "
                 "written under this constraint, and is the prompt's length right?"
             )
-        if not ended and tokens_left is None and state in self._masks:
-            return self._masks[state]
-        mask = torch.zeros(self.tokenizer.vocab_size, dtype=torch.bool)
-        if not ended:
+        mask = np.zeros(self.tokenizer.vocab_size, dtype=bool)
+        if state != ENDED:
             row = self.next_states(state)
-            mask = torch.from_numpy(row != STUCK)
+            mask = row != STUCK
             if tokens_left is not None:
                 self._check_room(state, tokens_left)
-                mask &= torch.from_numpy(self.distances()[row] < tokens_left)
-        mask[self.end_id] = ended or bool(self.automaton.accepting[state])
-        if not ended and tokens_left is None:
-            self._masks[state] = mask
-        return mask
+                mask &= self.distances()[row] < tokens_left
+        mask[self.end_id] = state == ENDED or self._accepts(state)
+        return torch.from_numpy(mask)
 
     # ---- a batch, while it is written ---------------------------------------------------------
 
@@ -153,6 +155,7 @@ class Constraint:
 
         It maps ids (B, T), prompt included, and logits (B, V) to logits with -inf for what may not come.
         Each row has its own state. With `max_new_tokens`, every row is complete after that many.
+        Raises ValueError for a row that does not fit.
 
         >>> tokenizer = BPETokenizer.from_merges([])
         >>> process = Constraint("[ab]+", tokenizer).after(prompt_length=1)
@@ -162,11 +165,20 @@ class Constraint:
         prompt_length = whole(prompt_length, "prompt_length", least=0)
         if max_new_tokens is not None:
             self._check_room(0, whole(max_new_tokens, "max_new_tokens", least=0))
+        states: dict[tuple, int] = {}  # of the rows of the last call, which grow by a token, in any order
 
         def process(token_ids: Tensor, logits: Tensor) -> Tensor:
-            written = token_ids[:, prompt_length:].cpu()  # (B, new)
-            left = None if max_new_tokens is None else max_new_tokens - written.shape[-1]
-            masks = torch.stack([self.allowed(ids, left) for ids in written])  # (B, V)
+            rows = [tuple(row) for row in token_ids[:, prompt_length:].tolist()]
+            now = {
+                row: self.advance(states[row[:-1]], row[-1])
+                if row and row[:-1] in states
+                else self.state(row)
+                for row in rows
+            }
+            states.clear()
+            states.update(now)
+            left = None if max_new_tokens is None else max_new_tokens - len(rows[0])
+            masks = torch.stack([self._mask(now[row], row, left) for row in rows])  # (B, V)
             if (padding := logits.shape[-1] - masks.shape[-1]) < 0:
                 raise ValueError(
                     f"logits have {logits.shape[-1]} columns and the tokenizer {masks.shape[-1]} tokens: the "

@@ -1,5 +1,6 @@
 """Masks are those of brute force, and what is written under them always fits."""
 
+import json
 import random
 import re
 from fractions import Fraction
@@ -11,7 +12,9 @@ from random_languages import random_pattern, sample
 
 from llmcourse.decode.automaton import STUCK
 from llmcourse.decode.constrain import Constraint
+from llmcourse.decode.json_schema import compile_schema
 from llmcourse.decode.regular import compile_regular
+from llmcourse.generate import generate
 from llmcourse.pretrained import load_course_model
 from llmcourse.tokenizer import END_OF_TEXT, BPETokenizer
 
@@ -134,6 +137,42 @@ def test_rows_have_their_own_states_and_an_ended_row_stays_ended(course):
     assert constraint.after(1)(mixed, torch.zeros(2, tokenizer.vocab_size))[:, c].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_the_course_model_writes_what_fits(course, use_cache):
+    model, tokenizer = course
+    properties = {"speaker": {"enum": ["ROMEO", "JULIET"]}, "line": {"type": "string", "minLength": 5}}
+    schema = {"type": "object", "properties": properties, "required": ["speaker", "line"]}
+    constraint = Constraint(compile_schema(schema), tokenizer)
+    prompt = torch.tensor([tokenizer.encode("ROMEO:\nWhat light?\n\n")] * 3)
+    n = prompt.shape[-1]
+    ids = generate(
+        model, prompt, 30, constraint.end_id, seed=0, top_k=50, use_cache=use_cache, process=constraint.after(n, 30)
+    )
+    texts = [tokenizer.decode(row[row != constraint.end_id]) for row in ids[:, n:]]
+    assert len(set(texts)) == 3
+    for row, text in zip(ids[:, n:], texts, strict=True):
+        assert constraint.is_complete(row)
+        value = json.loads(text)
+        assert list(value) == ["speaker", "line"]
+        assert value["speaker"] in ("ROMEO", "JULIET")
+        assert len(value["line"]) >= 5
+
+
+def test_rows_may_change_their_order_as_in_beam_search(course):
+    _, tokenizer = course
+    constraint = Constraint("(ab|ba)*c", tokenizer)
+    kept, a, b = constraint.after(1), *(tokenizer.encode(letter)[0] for letter in "ab")
+    for rows in (
+        [[9], [9]],
+        [[9, a], [9, b]],
+        [[9, b, a], [9, a, b]],
+        [[9, a, b, b], [9, a, b, a]],
+        [[9, b], [9, a]],
+    ):
+        ids, logits = torch.tensor(rows), torch.zeros(2, tokenizer.vocab_size)
+        assert torch.equal(kept(ids, logits), constraint.after(1)(ids, logits))
+
+
 def test_no_special_token_may_come_but_the_end():
     tokenizer = tokenizer_of("|user|").with_special_tokens(["<|user|>", "user"])
     constraint = Constraint("(user|<.user.>)*", tokenizer)
@@ -167,8 +206,8 @@ def test_wrong_use_is_named(course):
     with pytest.raises(ValueError, match="must be a whole number"):
         constraint.after(-1)
     end = constraint.end_id
-    assert constraint.state([end]) == (STUCK, True)  # "" does not fit
-    assert constraint.state([*tokenizer.encode("a"), end, *tokenizer.encode("a")]) == (STUCK, True)
+    assert constraint.state([end]) == STUCK  # "" does not fit
+    assert constraint.state([*tokenizer.encode("a"), end, *tokenizer.encode("a")]) == STUCK
 
 
 def test_the_cache_may_overflow(course, monkeypatch):

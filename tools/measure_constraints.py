@@ -30,8 +30,9 @@ from random_schemas import random_schema, with_definitions  # noqa: E402
 from llmcourse.decode.constrain import Constraint  # noqa: E402
 from llmcourse.decode.json_schema import compile_schema  # noqa: E402
 from llmcourse.decode.regular import compile_regular  # noqa: E402
-from llmcourse.generate import choose_next, prefill  # noqa: E402
+from llmcourse.generate import prefill  # noqa: E402
 from llmcourse.pretrained import load_course_model  # noqa: E402
+from llmcourse.sampling import choose_next  # noqa: E402
 
 FREE, MORE = 64, 24
 

@@ -146,7 +146,14 @@ def test_the_course_model_writes_what_fits(course, use_cache):
     prompt = torch.tensor([tokenizer.encode("ROMEO:\nWhat light?\n\n")] * 3)
     n = prompt.shape[-1]
     ids = generate(
-        model, prompt, 30, constraint.end_id, seed=0, top_k=50, use_cache=use_cache, process=constraint.after(n, 30)
+        model,
+        prompt,
+        30,
+        constraint.end_id,
+        seed=0,
+        top_k=50,
+        use_cache=use_cache,
+        process=constraint.after(n, 30),
     )
     texts = [tokenizer.decode(row[row != constraint.end_id]) for row in ids[:, n:]]
     assert len(set(texts)) == 3

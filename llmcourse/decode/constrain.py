@@ -6,8 +6,9 @@ The end token may come exactly where the text is complete. No other special toke
 
 What is written always fits. It is not drawn from the model's distribution over the texts that fit: a
 mask looks at the next token alone, and a token that is likely now may leave only what is unlikely later
-(Park et al. 2024, arXiv:2405.21047). Any tokens whose bytes fit may come, also where `encode` would cut
-the same text otherwise.
+(Park et al. 2024, arXiv:2405.21047). The probability that the masks leave, multiplied over the steps, is
+the weight that makes up for it. Any tokens whose bytes fit may come, also where `encode` would cut the
+same text otherwise.
 
 Dimensions: B rows, T time, V vocabulary, S states.
 """

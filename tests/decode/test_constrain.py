@@ -259,14 +259,18 @@ def test_masking_is_not_conditioning():
 
     tokenizer = tokenizer_of()
     process = Constraint("ab|ba", tokenizer).after(1)
-    masked = {}
+    masked, weight = {}, {}
     for text in ("ab", "ba"):
-        ids, probability = torch.tensor([[0]]), 1.0
+        ids, probability, left = torch.tensor([[0]]), 1.0, 1.0
         for n, letter in enumerate(text):
             model = first if n == 0 else second[text[0]]
             logits = torch.full((1, tokenizer.vocab_size), -torch.inf)
             logits[0, [97, 98]] = torch.tensor([float(model["a"]), float(model["b"])]).log()
-            probability *= process(ids, logits).softmax(-1)[0, ord(letter)].item()
+            changed = process(ids, logits)
+            left *= changed.exp().sum().item()  # the model's probability of what may come
+            probability *= changed.softmax(-1)[0, ord(letter)].item()
             ids = torch.cat([ids, torch.tensor([[ord(letter)]])], dim=1)
-        masked[text] = probability
+        masked[text], weight[text] = probability, left
     assert masked == pytest.approx({"ab": 0.9, "ba": 0.1})
+    weighted = {text: masked[text] * weight[text] for text in masked}
+    assert weighted == pytest.approx({text: float(joint[text]) for text in masked})  # what makes up for it

@@ -13,6 +13,7 @@ from jsonschema_specifications import REGISTRY
 from random_languages import sample
 from random_schemas import random_schema, random_value, with_definitions
 
+from llmcourse.decode import syntax
 from llmcourse.decode.json_apart import apart
 from llmcourse.decode.json_schema import KEYWORDS, SILENT, compile_schema
 from llmcourse.decode.json_text import DATE, integer, number, string
@@ -222,7 +223,8 @@ def test_no_keyword_of_the_standard_is_passed_over():
                 compile_schema(schema | {name: 1})
 
 
-def test_definitions_may_be_shared_but_what_they_make_must_not_grow_beyond_all_bounds():
+def test_definitions_may_be_shared_but_what_they_make_must_not_grow_beyond_all_bounds(monkeypatch):
+    monkeypatch.setattr(syntax, "MAX_STATES", 5_000)
     four = {"type": "array", "minItems": 4, "maxItems": 4}
     definitions = {f"d{i}": four | {"items": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(10)}
     definitions["d10"] = {"type": "null"}

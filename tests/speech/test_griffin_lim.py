@@ -1,4 +1,4 @@
-"""Griffin-Lim against librosa's waves (stored, see make_librosa_reference.py) and against what it promises."""
+"""Griffin-Lim against librosa's waves (stored, see tools/make_griffin_lim_reference.py) and against what it promises."""
 
 from pathlib import Path
 

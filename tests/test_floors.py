@@ -18,6 +18,7 @@ TO_FAST = {
     "attention": "fast.attention",
     "generate": "fast.decoding",
     "losses": "fast.cross_entropy",
+    "seq2seq": "fast.cross_decoding",
 }  # the core's only steps upwards
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 

@@ -61,16 +61,16 @@ def _check(language: str) -> None:
 
 
 def _new_number(rng: random.Random, seen: set[float]) -> float:
-    """Return a number of up to seven digits that is not in `seen`, half of the time a whole one; add it."""
+    """Return a number of four to seven digits that is not in `seen`, half of the time with two of them decimals; add it."""
     while True:
-        value = rng.randrange(10 ** rng.randint(3, 7)) / rng.choice((1, 100))
+        value = rng.randrange(1000, 10 ** rng.randint(4, 7)) / rng.choice((1, 100))
         if value not in seen:
             seen.add(value)
             return value
 
 
-def locale_pairs(n: int, seed: int = 0, share_of_numbers: float = 0.25) -> list[Pair]:
-    """Return n pairs between two of the four languages, no two about the same date or number.
+def locale_pairs(n: int, seed: int = 0, share_of_numbers: float = 0.25, sources=LANGUAGES) -> list[Pair]:
+    """Return n pairs from one of `sources` into another of the four languages, no two about the same date or number.
 
     So a list may be cut anywhere, and what is behind the cut was not seen before it. `origin` is "date"
     or "number". A date with the day of the week is translated in the style "full", any other as "long":
@@ -85,9 +85,12 @@ def locale_pairs(n: int, seed: int = 0, share_of_numbers: float = 0.25) -> list[
     n, rng = whole(n, "n"), random.Random(seed)
     if n > DAYS:
         raise ValueError(f"n={n} is more than the {DAYS} dates from 1900 to 2099: ask for fewer")
+    for language in sources:
+        _check(language)
     pairs, seen = [], set()
     for day in rng.sample(range(DAYS), n):
-        a, b = rng.sample(LANGUAGES, 2)
+        a = rng.choice(sources)
+        b = rng.choice([language for language in LANGUAGES if language != a])
         if rng.random() < share_of_numbers:
             value = _new_number(rng, seen)
             pairs.append(Pair(write_number(value, a), write_number(value, b), b, "number"))

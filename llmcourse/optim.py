@@ -195,4 +195,6 @@ def hidden_and_other_groups(model: nn.Module, weight_decay: float) -> tuple[dict
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     """Return whether a parameter is a matrix that maps features to features in a block, also of an encoder."""
-    return name.startswith(("blocks.", "encoder.blocks.")) and parameter.dim() == 2 and "embedding" not in name
+    return (
+        name.startswith(("blocks.", "encoder.blocks.")) and parameter.dim() == 2 and "embedding" not in name
+    )

@@ -69,12 +69,14 @@ def _new_number(rng: random.Random, seen: set[float]) -> float:
             return value
 
 
-def locale_pairs(n: int, seed: int = 0, share_of_numbers: float = 0.25, sources=LANGUAGES) -> list[Pair]:
-    """Return n pairs from one of `sources` into another of the four languages, no two about the same date or number.
+def locale_pairs(
+    n: int, seed: int = 0, share_of_numbers: float = 0.25, styles=("long", "medium")
+) -> list[Pair]:
+    """Return n pairs between two of the four languages, no two about the same date or number.
 
     So a list may be cut anywhere, and what is behind the cut was not seen before it. `origin` is "date"
-    or "number". A date with the day of the week is translated in the style "full", any other as "long":
-    what a source says decides its target. Numbers have at most two decimals and three digits in a
+    or "number". `styles` are those of the sources. A date in the style "full", with the day of the week, is
+    translated as "full", any other as "long": what a source says decides its target. Numbers have at most two decimals and three digits in a
     group: so "1,234" is English and above a thousand, "1,23" is not. Raises ValueError for more pairs
     than there are dates.
 
@@ -85,17 +87,14 @@ def locale_pairs(n: int, seed: int = 0, share_of_numbers: float = 0.25, sources=
     n, rng = whole(n, "n"), random.Random(seed)
     if n > DAYS:
         raise ValueError(f"n={n} is more than the {DAYS} dates from 1900 to 2099: ask for fewer")
-    for language in sources:
-        _check(language)
     pairs, seen = [], set()
     for day in rng.sample(range(DAYS), n):
-        a = rng.choice(sources)
-        b = rng.choice([language for language in LANGUAGES if language != a])
+        a, b = rng.sample(LANGUAGES, 2)
         if rng.random() < share_of_numbers:
             value = _new_number(rng, seen)
             pairs.append(Pair(write_number(value, a), write_number(value, b), b, "number"))
         else:
-            style, when = rng.choice(STYLES), FIRST_DAY + timedelta(day)
+            style, when = rng.choice(styles), FIRST_DAY + timedelta(day)
             target = write_date(when, b, "full" if style == "full" else "long")
             pairs.append(Pair(write_date(when, a, style), target, b, "date"))
     return pairs

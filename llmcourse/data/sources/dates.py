@@ -61,7 +61,7 @@ def _check(language: str) -> None:
 
 
 def _new_number(rng: random.Random, seen: set[float]) -> float:
-    """Return a number of four to seven digits that is not in `seen`, half of the time with two of them decimals; add it."""
+    """Return a number of four to seven digits that is not in `seen`, and add it; half have two decimals."""
     while True:
         value = rng.randrange(1000, 10 ** rng.randint(4, 7)) / rng.choice((1, 100))
         if value not in seen:
@@ -75,10 +75,10 @@ def locale_pairs(
     """Return n pairs between two of the four languages, no two about the same date or number.
 
     So a list may be cut anywhere, and what is behind the cut was not seen before it. `origin` is "date"
-    or "number". `styles` are those of the sources. A date in the style "full", with the day of the week, is
-    translated as "full", any other as "long": what a source says decides its target. Numbers have at most two decimals and three digits in a
-    group: so "1,234" is English and above a thousand, "1,23" is not. Raises ValueError for more pairs
-    than there are dates.
+    or "number". `styles` are those of the sources: a date in the style "full", with the day of the week,
+    is translated as "full", any other as "long", so a source decides its target. Numbers have at most two
+    decimals and three digits in a group: "1,234" is English and above a thousand, "1,23" is not. Raises
+    ValueError for more pairs than there are dates, and for an unknown style.
 
     >>> pairs = locale_pairs(4, seed=1)
     >>> pairs == locale_pairs(4, seed=1), len({pair.source for pair in pairs})

@@ -4,7 +4,14 @@ import datetime
 
 import pytest
 
-from llmcourse.data.sources.dates import LANGUAGES, cldr_version, locale_pairs, write_date, write_number
+from llmcourse.data.sources.dates import (
+    LANGUAGES,
+    STYLES,
+    cldr_version,
+    locale_pairs,
+    write_date,
+    write_number,
+)
 
 DAY = datetime.date(1776, 7, 4)
 
@@ -36,7 +43,7 @@ def test_numbers_can_be_read_back(language):
 
 def test_english_dates_can_be_read_back():
     formats = {3: "%A, %B %d, %Y", 2: "%B %d, %Y"}
-    for pair in locale_pairs(2000, seed=2):
+    for pair in locale_pairs(2000, seed=2, styles=STYLES):
         if pair.origin == "date" and pair.language == "en":
             commas = pair.target.count(",") + 1
             day = datetime.datetime.strptime(pair.target, formats[commas]).date()
@@ -44,7 +51,7 @@ def test_english_dates_can_be_read_back():
 
 
 def test_no_source_has_two_translations_and_nothing_comes_twice():
-    pairs = locale_pairs(20_000, seed=1)
+    pairs = locale_pairs(20_000, seed=1, styles=STYLES)
     meaning = {}
     for pair in pairs:
         assert meaning.setdefault((pair.source, pair.language), pair.target) == pair.target
@@ -64,6 +71,7 @@ def test_no_source_has_two_translations_and_nothing_comes_twice():
         (lambda: write_number(1.5, "it"), "language='it' is unknown"),
         (lambda: write_date(DAY, "fr", "short"), "style='short' is unknown"),
         (lambda: locale_pairs(100_000), "more than the 73049 dates"),
+        (lambda: locale_pairs(9, styles=["short"]), "style='short' is unknown"),
         (lambda: locale_pairs(0), "must be a whole number and at least 1"),
     ],
 )

@@ -70,7 +70,7 @@ def build(threads: int, steps: int) -> None:
     torch.manual_seed(SEED)
     model = EncoderDecoder(EncoderDecoderConfig(tokenizer.vocab_size, **CONFIG))
     rates = {name: RECIPE[name] for name in ("muon_lr", "adamw_lr", "weight_decay")}
-    curve = json.loads(CURVE.read_text()) if CURVE.exists() else []
+    curve = json.loads(CURVE.read_text(encoding="utf-8")) if CURVE.exists() else []
     spent = curve[-1]["cpu"] if curve else 0.0
     for step in train(
         model,
@@ -90,7 +90,7 @@ def build(threads: int, steps: int) -> None:
         if step.step % 100 == 0:
             print(curve[-1], flush=True)
             with atomic_write(CURVE) as temporary:
-                temporary.write_text(json.dumps(curve))
+                temporary.write_text(json.dumps(curve), encoding="utf-8")
     save_model(FOLDER, model, tokenizer)
 
 
@@ -153,20 +153,16 @@ def measure() -> dict:
 
 def write(results: dict) -> None:
     """Write results.json and the card."""
-    curve = json.loads(CURVE.read_text()) if CURVE.exists() else []
+    curve = json.loads(CURVE.read_text(encoding="utf-8")) if CURVE.exists() else []
     old = FOLDER / "results.json"
-    runs = curve or json.loads(old.read_text())["run"]
+    runs = curve or json.loads(old.read_text(encoding="utf-8"))["run"]
     results |= dict(run=runs, curve=[[96 * row["step"] for row in runs], [row["loss"] for row in runs]])
     with atomic_write(old) as temporary:
         temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
     weights, translator = (FOLDER / "model.safetensors").read_bytes(), load_translator(FOLDER)
-    plans = list(dict.fromkeys(row["of"] for row in runs))
-    schedule = "linear decay to 0" + (
-        f" (planned for {plans[0]} steps, from step "
-        f"{next(r['step'] for r in runs if r['of'] == plans[-1]) - 20} on for {plans[-1]})"
-        if len(plans) > 1
-        else ""
-    )
+    last = {row["of"]: row["step"] for row in runs}  # a run may be planned anew on the way
+    plans = ", ".join(f"up to step {step} as one of {of}" for of, step in last.items())
+    schedule = "linear decay to 0" + (f", planned anew when time allowed: {plans}" if len(last) > 1 else "")
 
     def line(systems, names):
         return "; ".join(

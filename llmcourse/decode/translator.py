@@ -61,7 +61,7 @@ class Translator:
 
 
 def load_translator(folder: str | Path | None = None) -> Translator:
-    """Return the translator of a folder, by default the one that the course ships (chapter 6a).
+    """Return the translator of a folder, by default the one that the course ships.
 
     Raises as `load_model` does.
     """

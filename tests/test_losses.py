@@ -17,8 +17,16 @@ from torch import nn
 
 from llmcourse import losses
 from llmcourse.data.batches import IGNORE, LabelledBatches, TokenBatches, to_device
+from llmcourse.data.pairs import PairBatches, pair_batch
+from llmcourse.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from llmcourse.finetune.classify import GPTClassifier
-from llmcourse.losses import classification_loss, mean_loss, next_token_loss, smoothed_next_token_loss
+from llmcourse.losses import (
+    classification_loss,
+    mean_loss,
+    next_token_loss,
+    seq2seq_loss,
+    smoothed_next_token_loss,
+)
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.training import accumulate_gradients, train
 
@@ -167,6 +175,30 @@ def ctc(model, batch):
     return F.ctc_loss(log_p, targets, spans, lengths, reduction="sum"), lengths.sum()
 
 
+def translator(seed, dropout):
+    config = EncoderDecoderConfig(
+        V, context_length=T, d_model=8, n_heads=2, n_layers=1, d_ff=16, dropout=dropout
+    )
+    return seeded(seed, lambda: EncoderDecoder(config))
+
+
+def sentences(generator, rows=7):
+    """Lists of ids from 2 on, of unequal lengths, and what is to be said of them: the reverse."""
+    lengths = torch.randint(1, T, (rows,), generator=generator).tolist()
+    sources = [torch.randint(2, V, (n,), generator=generator).tolist() for n in lengths]
+    return sources, [source[::-1] for source in sources]
+
+
+def translations(generator):
+    return pair_batch(*sentences(generator), start_id=0, end_id=1)
+
+
+def pair_batches():
+    return PairBatches(
+        list(zip(*sentences(torch.Generator().manual_seed(0), 20), strict=True)), 0, 1, 3, seed=3
+    )
+
+
 def drawn(draw):
     return lambda: Drawn(draw)
 
@@ -179,6 +211,7 @@ KINDS = {
     "two models": (two, token_batches, mutual, pairs),
     "auxiliary term": (gpt, token_batches, with_z_loss, pairs),
     "classification": (classifier, labelled_batches, classification_loss, labelled),
+    "translation": (translator, pair_batches, seq2seq_loss, translations),
     "recognition": (recognizer, drawn(sounds), ctc, sounds),
 }
 

@@ -77,7 +77,6 @@ def check_top_p(answer):
         ),
         "you compare each single probability with p; compare the sum of those above it": (
             lambda p, share: torch.where(p >= share, p, 0.0),
-            lambda p, share: torch.where(p <= share, p, 0.0) / p[p <= share].sum(),
         ),
         "nothing is dropped: return 0 for the tokens outside the set": lambda p, share: p,
     }

@@ -47,6 +47,21 @@ def prompt_rows(token_ids, vocab_size: int) -> list[Tensor]:
     return [torch.from_numpy(row) for row in rows]
 
 
+def prompt_batch(token_ids, vocab_size: int) -> Tensor:
+    """Return prompts of equal length as (B, T) token ids. Raises ValueError as `prompt_rows`, and for others.
+
+    >>> prompt_batch([5, 6], vocab_size=10).tolist()
+    [[5, 6]]
+    """
+    rows = prompt_rows(token_ids, vocab_size)
+    if len(lengths := sorted({len(row) for row in rows})) > 1:
+        raise ValueError(
+            f"the prompts have {', '.join(map(str, lengths))} tokens: rows of one batch are equally long here; "
+            "give one prompt at a time, or those of equal length"
+        )
+    return torch.stack(rows)
+
+
 def pad_left(rows: list[Tensor]) -> tuple[Tensor, Tensor | None]:
     """Return rows (T,) of unequal length as one tensor (B, T), and how much padding each row has, (B,).
 

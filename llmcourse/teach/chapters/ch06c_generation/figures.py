@@ -67,17 +67,22 @@ def chosen(curves: dict[str, Tensor]) -> Axes:
     return axis
 
 
+PLACES = {"temperature": (-7, 2, "right"), "top-k": (-7, 4, "right"), "top-p": (7, -8, "left")}
+
+
 def plane(points: dict[str, tuple[float, float]], groups: dict[str, str], human: str) -> Axes:
-    """Draw settings as points (diversity, nats); `groups` joins those of one family, `human` is the plays' own."""
-    axis = plots.new_figure(height=4.0)[1]
+    """Draw settings as points (diversity, nats); `groups` gives each a family, `human` is the plays' own."""
+    axis = plots.new_figure(height=4.2)[1]
     families: dict[str, list[str]] = {}
     for name, group in groups.items():
         families.setdefault(group, []).append(name)
     for (group, names), color, mark in zip(families.items(), plots.COLORS, MARKS, strict=False):
         x, y = zip(*(points[name] for name in names), strict=True)
-        axis.plot(x, y, color=color, marker=mark, linestyle=":", linewidth=0.8, label=group)
+        line = ":" if group == "temperature" else "none"
+        axis.plot(x, y, color=color, marker=mark, linestyle=line, linewidth=0.8, label=group)
+        right, up, side = PLACES.get(group, (7, -4, "left"))
         for name in names:
-            axis.annotate(name, points[name], xytext=(5, -9), textcoords="offset points", fontsize=7.5)
+            axis.annotate(name, points[name], (right, up), textcoords="offset points", fontsize=7.5, ha=side)
     axis.plot(*points[human], "*", color="black", markersize=14, label=human, linestyle="none")
     axis.set(
         xlabel="share of different token pairs (distinct-2)", ylabel="surprise of the judge, nats per token"
@@ -108,11 +113,26 @@ def padded(rows: list[list[str]]) -> Axes:
     return axis
 
 
-def speculation(rows: dict[str, list[tuple[int, float]]], y_label: str) -> Axes:
-    """Draw for each draft model a value by the number of drafted tokens; 1 is a line."""
-    axis = plots.lines({name: tuple(zip(*points, strict=True)) for name, points in rows.items()},
-                       "tokens drafted at once", y_label, marker="o", markersize=4)  # fmt: skip
+def drafted(p, q, drawn, names: list[str], n: int = 10) -> Axes:
+    """Draw the model's p, the draft's q and what was drawn, for the `n` likeliest tokens of p; (V,) each."""
+    order = np.argsort(-p)[:n]
+    axis = plots.new_figure(height=3.0)[1]
+    x, rows = np.arange(n), {"model, p": p, "draft, q": q, "kept or replaced": drawn}
+    for i, (name, row) in enumerate(rows.items()):
+        axis.bar(x + 0.27 * (i - 1), row[order], 0.27, color=plots.COLORS[i], hatch=("", "//", "..")[i],
+                 edgecolor="white", label=name)  # fmt: skip
+    axis.set_xticks(x, [plots.printable(names[i]) for i in order], rotation=35, ha="right")
+    axis.set(ylabel="probability")
+    axis.legend(frameon=False)
+    return axis
+
+
+def speculation(curves: dict[str, dict[int, float]]) -> Axes:
+    """Draw values by the number of drafted tokens."""
+    points = {name: (list(values), list(values.values())) for name, values in curves.items()}
+    axis = plots.lines(points, "tokens drafted for each pass", "times", marker="o", markersize=4)
     axis.axhline(1, color="0.6", linewidth=0.8)
+    axis.set_ylim(bottom=0)
     return axis
 
 

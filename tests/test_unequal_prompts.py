@@ -8,7 +8,8 @@ from torch import nn
 
 from llmcourse.attention import causal_mask, padding_mask
 from llmcourse.config import CHOICES
-from llmcourse.generate import generate, generate_tokens, pad_left, prefill, read
+from llmcourse.decode.beam import beam_search
+from llmcourse.generate import generate, generate_tokens, pad_left, prefill, prompt_batch, read
 from llmcourse.model import GPT
 from llmcourse.sampling import penalize_repetition
 from llmcourse.tune.techniques import make_config, make_model
@@ -122,6 +123,16 @@ def test_lists_and_tensors_give_the_same_and_equal_rows_a_tensor():
         torch.stack(list(generate_tokens(model, rows, 4, seed=0)), 1)[:, 0],
         torch.stack([row[n] for row, n in zip(generate(model, rows, 4, seed=0), LENGTHS, strict=True)]),
     )
+
+
+def test_what_needs_equal_prompts_says_so():
+    assert torch.equal(prompt_batch([[1, 2], [3, 4]], V), torch.tensor([[1, 2], [3, 4]]))
+    with pytest.raises(
+        ValueError, match=r"the prompts have 1, 2 tokens: .* equally long here; give one prompt"
+    ):
+        prompt_batch([[1, 2], [3]], V)
+    with pytest.raises(ValueError, match=r"the prompts have 1, 2 tokens"):
+        beam_search(make(), [[1, 2], [3]], 3)
 
 
 @pytest.mark.parametrize(("n_queries", "n_keys"), [(4, 4), (1, 4), (3, 5)])

@@ -15,7 +15,7 @@ def shares(distributions: dict[str, Tensor]) -> Axes:
     curves = {}
     for name, probabilities in distributions.items():
         held = probabilities.sort(descending=True).values.cumsum(-1)
-        curves[name] = range(1, len(held) + 1), held
+        curves[name] = range(1, len(held) + 1), held.tolist()
     axis = plots.lines(curves, "tokens, the likeliest first", "share of the probability")
     axis.set(xscale="log", ylim=(0, 1.03), title="How many tokens could come?")
     axis.axhline(0.9, color="0.6", linewidth=0.8)
@@ -47,7 +47,7 @@ def cuts(distributions: dict[str, Tensor], kept: dict[str, dict[str, int]], n: i
     """
     _, axes = plots.new_figure(len(distributions), width=6.8, height=2.9)
     for axis, (name, probabilities) in zip(axes, distributions.items(), strict=True):
-        axis.bar(range(1, n + 1), probabilities.sort(descending=True).values[:n], 1.0, color="0.75")
+        axis.bar(range(1, n + 1), probabilities.sort(descending=True).values[:n].tolist(), 1.0, color="0.75")
         for (rule, numbers), color, style in zip(kept.items(), plots.COLORS, plots.STYLES, strict=False):
             axis.axvline(numbers[name] + 0.5, color=color, linestyle=style, label=f"{rule}: {numbers[name]}")
         axis.set(title=name, xlabel="tokens, the likeliest first", xlim=(0, n))
@@ -58,7 +58,7 @@ def cuts(distributions: dict[str, Tensor], kept: dict[str, dict[str, int]], n: i
 
 def chosen(curves: dict[str, Tensor]) -> Axes:
     """Draw the probability that the model gave to each token of a text."""
-    points = {name: (range(1, len(p) + 1), p) for name, p in curves.items()}
+    points = {name: (range(1, len(p) + 1), p.tolist()) for name, p in curves.items()}
     axis = plots.lines(
         points, "token of the continuation", "probability", marker=".", markersize=4, linewidth=1
     )

@@ -13,7 +13,7 @@ CHOICES = {
     "norm": ("layer", "rms"),
     "norm_position": ("pre", "post"),
     "positions": ("sinusoidal", "learned", "rotary", "none"),
-    "mlp": ("relu", "gelu", "gelu_tanh", "relu_squared", "swiglu"),
+    "mlp": ("relu", "gelu", "gelu_tanh", "relu_squared", "silu", "swiglu"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Writing: choose the next token, append it, repeat.
+"""Writing: choose the next token (`sampling.choose_next`), append it, repeat.
 
 A model is a GPT; without a cache, any module that maps ids to logits and has `config.context_length`
 and `.vocab_size`.
@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from llmcourse.runtime import evaluating
+from llmcourse.sampling import choose_next
 from llmcourse.support.inputs import id_row, plain, whole
-from llmcourse.support.outputs import no_nan, wide
+from llmcourse.support.outputs import wide
+
+Process = Callable[[Tensor, Tensor], Tensor]  # (token_ids (B, T), logits (B, V)) -> logits (B, V)
 
 
 def build_decoder(model: nn.Module, caches: list) -> None:
@@ -24,58 +27,6 @@ def build_decoder(model: nn.Module, caches: list) -> None:
 
 with contextlib.suppress(ImportError):  # without fast/ there is none
     from llmcourse.fast.decoding import build_decoder
-
-
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Return logits (..., V) with all but the k largest set to -inf.
-
-    >>> keep_top_k(torch.tensor([1.0, 3.0, 2.0]), k=2).tolist()
-    [-inf, 3.0, 2.0]
-
-    Source: Fan et al. 2018, arXiv:1805.04833, sec. 5.1.
-    """
-    if not (k >= 1 and k == int(k)):
-        raise ValueError(f"top_k={k}: at least one token must stay; use None to keep all, or a whole number")
-    threshold = logits.topk(min(int(k), logits.shape[-1]), dim=-1).values[..., -1:]
-    return logits.masked_fill(logits < threshold, float("-inf"))
-
-
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Return logits (..., V) with only the smallest set whose probability reaches `p` kept.
-
-    >>> keep_top_p(torch.tensor([0.5, 0.3, 0.2]).log(), p=0.7).isfinite().tolist()
-    [True, True, False]
-
-    Source: Holtzman et al. 2019, arXiv:1904.09751, eq. 2-3.
-    """
-    if not 0.0 < p <= 1.0:
-        raise ValueError(f"top_p={p}: must be in (0, 1]")
-    if p == 1.0:  # a rounded sum reaches 1 before the last tokens
-        return logits
-    ordered, order = wide(logits).sort(dim=-1, descending=True)
-    probabilities = ordered.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities  # probability of the tokens above
-    dropped = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= p)
-    return logits.masked_fill(dropped, float("-inf"))
-
-
-def choose_next(logits, temperature=1.0, top_k=None, top_p=None, generator=None) -> Tensor:
-    """Return the next token ids (B,) from logits (B, V); temperature 0 (below 1e-6) takes the largest.
-
-    >>> choose_next(torch.tensor([[0.0, 5.0]]), temperature=0).tolist()
-    [1]
-    """
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature={temperature}: must be >= 0; 0 is greedy, 1 the model's own")
-    logits = no_nan(logits)
-    if temperature < 1e-6:  # the quotient could be infinite
-        return logits.argmax(dim=-1)
-    logits = wide(logits) / temperature
-    if top_k is not None:
-        logits = keep_top_k(logits, top_k)
-    if top_p is not None:
-        logits = keep_top_p(logits, top_p)
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(-1)
 
 
 def prompt_rows(token_ids, vocab_size: int) -> Tensor:
@@ -126,6 +77,24 @@ def prefill(model: nn.Module, token_ids: Tensor) -> tuple[Tensor, Callable[[Tens
     return logits, build_decoder(model, caches) or step
 
 
+def processed(process: Process, token_ids: Tensor, logits: Tensor) -> Tensor:
+    """Return `process(token_ids, logits)`. Raises ValueError for another shape, and where every logit is -inf.
+
+    >>> processed(lambda ids, logits: logits / 2, torch.tensor([[1]]), torch.tensor([[2.0, 4.0]])).tolist()
+    [[1.0, 2.0]]
+    """
+    changed = process(token_ids, wide(logits).clone())  # its own, to write into
+    if getattr(changed, "shape", None) != logits.shape:
+        shapes = tuple(logits.shape), tuple(getattr(changed, "shape", ())) or type(changed).__name__
+        raise ValueError("process was given logits {} and returned {}: return all of them".format(*shapes))
+    if (empty := changed.amax(dim=-1) == float("-inf")).any():
+        raise ValueError(
+            f"process leaves no token to row {empty.nonzero()[0].item()} after {token_ids.shape[-1]} tokens: "
+            "all logits are -inf; let one come, such as the end token"
+        )
+    return changed
+
+
 @torch.no_grad()
 def generate_tokens(
     model: nn.Module,
@@ -134,6 +103,8 @@ def generate_tokens(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
+    process: Process | None = None,
     seed: int | None = None,
     use_cache: bool = True,
 ) -> Iterator[Tensor]:
@@ -141,15 +112,18 @@ def generate_tokens(
 
     With the cache each step computes one position instead of all of them; logits are equal.
     When the context is full, its older half is dropped; of a prompt that is longer, the last
-    context_length tokens are read. Raises ValueError for prompts as `prompt_rows` does, and for
-    options that mean nothing.
+    context_length tokens are read. Before each choice `process(token_ids, logits)` may change the
+    logits (B, V): a penalty, a constraint. It gets all ids so far, (B, T), prompt included.
+    Raises ValueError for prompts as `prompt_rows` does, for options that mean nothing, and where
+    `process` leaves no token.
     """
     token_ids = prompt_rows(token_ids, model.config.vocab_size)
     max_new_tokens = whole(max_new_tokens, "max_new_tokens", least=0)
     device = next(model.parameters()).device
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
     limit = model.config.context_length
-    window, written, step = token_ids[:, -limit:].to(device), [], None
+    text = [token_ids.to(device)]
+    window, written, step = text[0][:, -limit:], [], None
     with evaluating(model):
         for _ in range(max_new_tokens):
             if step is not None and window.shape[-1] + len(written) <= limit:
@@ -162,7 +136,10 @@ def generate_tokens(
                     logits, step = prefill(model, window)
                 else:
                     logits = model(window)[:, -1]
-            written.append(choose_next(logits, temperature, top_k, top_p, generator))  # (B,)
+            if process is not None:
+                logits = processed(process, torch.cat(text, dim=-1), logits)
+            written.append(choose_next(logits, temperature, top_k, top_p, min_p, generator))  # (B,)
+            text.append(written[-1][:, None])
             yield written[-1]
 
 

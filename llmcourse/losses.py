@@ -86,6 +86,17 @@ def smoothed_next_token_loss(smoothing: float) -> Loss:
     return loss
 
 
+def seq2seq_loss(model: nn.Module, batch: tuple[Tensor, ...], loss: Loss = next_token_loss) -> tuple:
+    """Return what `loss` does, of targets that are written after a source, as in translation.
+
+    The model maps (source ids (B, S), inputs (B, T), source mask (B, S)) to logits (B, T, V); a batch
+    is (source ids, source mask, inputs, targets), as `data.pairs` makes it. With smoothed labels it is
+    `partial(seq2seq_loss, loss=smoothed_next_token_loss(0.1))`.
+    """
+    source_ids, source_mask, inputs, targets = batch
+    return loss(lambda ids: model(source_ids, ids, source_mask), (inputs, targets))
+
+
 def classification_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, int]:
     """Return (cross-entropy in nats, number of labels) of a batch (what the model takes ..., labels).
 

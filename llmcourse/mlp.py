@@ -15,6 +15,7 @@ ACTIVATIONS = {
     "relu_squared": lambda x: F.relu(x).square(),  # Primer, arXiv:2109.08668, sec. 4.2
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,  # Marian; "swish" elsewhere
 }
 
 

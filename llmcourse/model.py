@@ -20,7 +20,7 @@ from llmcourse.weights import refuse_two_ends
 class Block(nn.Module):
     """Attention moves information between positions, the MLP works on each; both are residual."""
 
-    attention_type = MultiHeadAttention
+    attention_type, causal = MultiHeadAttention, True  # what another kind of block replaces
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -40,14 +40,15 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, mask=None, rotary=None, cache: KVCache | None = None) -> Tensor:
         """Map (B, T, C) to (B, T, C); causal, unless there is a `mask`, which replaces it."""
-        attend = partial(self.attention, mask=mask, is_causal=mask is None, rotary=rotary, cache=cache)
+        is_causal = self.causal and mask is None
+        attend = partial(self.attention, mask=mask, is_causal=is_causal, rotary=rotary, cache=cache)
         x = self.add(attend, self.attention_norm, x)
         return self.add(self.mlp, self.mlp_norm, x)
 
-    def attention_weights(self, x: Tensor, rotary=None) -> Tensor:
+    def attention_weights(self, x: Tensor, rotary=None, mask=None) -> Tensor:
         """Return the weights (B, H, T, T) with which attention mixes, from what comes in, x (B, T, C)."""
         h = self.attention_norm(x) if self.pre_norm else x
-        return self.attention.weights(h, is_causal=True, rotary=rotary)
+        return self.attention.weights(h, mask, self.causal and mask is None, rotary)
 
 
 class GPT(nn.Module):
@@ -145,21 +146,20 @@ class GPT(nn.Module):
         return self.unembedding(self.final_norm(x))  # (B, T, V)
 
     @torch.no_grad()
-    def attention_maps(self, token_ids: Tensor) -> list[Tensor]:
+    def attention_maps(self, token_ids: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """Return one (B, H, T, T) tensor of attention weights for each layer, without dropout."""
         maps = []
         with evaluating(self):
             x, rotary = self.embed(token_ids)
             for block in self.blocks:
-                maps.append(block.attention_weights(x, rotary))
-                x = block(x, rotary=rotary)
+                maps.append(block.attention_weights(x, rotary, mask))
+                x = block(x, mask, rotary)
         return maps
 
     def make_caches(self, batch_size: int) -> list[KVCache]:
         """Return one empty cache for each layer, on the model's device and in its dtype."""
         config, weight = self.config, self.token_embedding.weight
-        n_kv_heads = config.n_kv_heads or config.n_heads
-        shape = (batch_size, n_kv_heads, config.context_length, config.head_width)
+        shape = (batch_size, config.n_kv_heads or config.n_heads, config.context_length, config.head_width)
         return [self.cache_type(*shape, weight.device, weight.dtype) for _ in range(config.n_layers)]
 
     def n_parameters(self) -> int:

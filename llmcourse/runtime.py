@@ -210,7 +210,8 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     True
     """
     in_training = [part for part in model.modules() if part.training]
-    model.eval()
+    if in_training:
+        model.eval()
     try:
         yield model
     finally:

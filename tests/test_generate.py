@@ -1,15 +1,17 @@
-"""Choosing and writing tokens against transformers, the softmax, and loops without a cache."""
+"""Writing tokens against transformers and loops without a cache."""
+
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from llmcourse.config import CHOICES
 from llmcourse.convert import to_transformers
-from llmcourse.generate import choose_next, generate, generate_tokens, keep_top_k, keep_top_p
+from llmcourse.generate import generate, generate_tokens
 from llmcourse.model import GPT, ModelConfig
+from llmcourse.sampling import choose_next, penalize_repetition
 
 V = 17
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -31,95 +33,8 @@ def pair_of_models(preset):
     return model.double(), to_transformers(model).double()
 
 
-def some_logits(*shape, seed=0, spread=3.0):
-    return spread * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def prompts(B=2, T=4):
     return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(1))
-
-
-# --- choosing one token ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("k", [1, 2, 5, 50, 80])
-def test_keep_top_k_equals_transformers(k):
-    logits = some_logits(20, 50)
-    assert torch.equal(keep_top_k(logits, k), TopKLogitsWarper(top_k=k)(None, logits))
-
-
-@pytest.mark.parametrize("p", [1e-6, 0.1, 0.5, 0.9, 0.99, 1.0])
-@pytest.mark.parametrize("spread", [0.1, 3.0])
-def test_keep_top_p_equals_transformers(p, spread):
-    logits = some_logits(20, 50, spread=spread)
-    assert torch.equal(keep_top_p(logits, p), TopPLogitsWarper(top_p=p)(None, logits))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_logits_in_half_precision_are_chosen_from_as_their_values_in_double(dtype):
-    """A running sum that is kept in bfloat16 has 2 to 3 digits."""
-    logits = some_logits(1, 50_000, spread=2.0).to(dtype)
-    for p in (0.5, 0.9, 0.99):
-        kept, wanted = (keep_top_p(x, p).isfinite().sum().item() for x in (logits, logits.double()))
-        assert kept == pytest.approx(wanted, abs=3)  # the threshold's neighbours, by float32
-    few = torch.tensor([[1.0, 200.0]], dtype=dtype)
-    assert choose_next(few, temperature=1e-3).tolist() == [1]  # 200,000 is beyond float16
-
-
-@pytest.mark.parametrize("p", [0.05, 0.3, 0.8, 0.95])
-def test_keep_top_p_keeps_the_smallest_set_that_reaches_p(p):
-    for logits in some_logits(20, 30):
-        probabilities = logits.softmax(-1)
-        kept = keep_top_p(logits, p).isfinite()
-        assert probabilities[kept].sum() >= p
-        assert probabilities[kept].sum() - probabilities[kept].min() < p  # without its last member it fails
-        assert kept.all() or probabilities[kept].min() > probabilities[~kept].max()
-
-
-@pytest.mark.parametrize("size", [1000, 50000])
-def test_top_p_of_one_keeps_every_token_in_single_precision(size):
-    logits = some_logits(size, spread=4.0).float()
-    assert torch.equal(keep_top_p(logits, 1.0), logits)
-
-
-def test_temperature_zero_takes_the_largest():
-    logits = some_logits(100, V)
-    expected = logits.numpy().argmax(axis=-1).tolist()
-    assert choose_next(logits, temperature=0).tolist() == expected
-    assert choose_next(logits, temperature=1.0, top_k=1).tolist() == expected
-    assert choose_next(logits, temperature=1.0, top_p=1e-9).tolist() == expected
-    assert choose_next(logits, temperature=1e-4).tolist() == expected
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("options", [{}, dict(top_k=4), dict(top_p=0.8), dict(top_k=5, top_p=0.9)])
-def test_frequencies_match_the_softmax(temperature, options):
-    logits = torch.tensor([1.2, 0.1, -0.5, 0.7, 0.0, -1.0, 0.4], dtype=torch.float64)
-    weights = (logits / temperature).exp()
-    order = logits.argsort(descending=True)
-    weights[order[options.get("top_k", 7) :]] = 0.0
-    reached = 0.0
-    probabilities = weights / weights.sum()
-    for token in order:  # top-p works on what top-k has left
-        if reached >= options.get("top_p", 1.0):
-            weights[token] = 0.0
-        reached += probabilities[token].item()
-    probabilities = weights / weights.sum()
-
-    n = 20000
-    generator = torch.Generator().manual_seed(0)
-    chosen = choose_next(logits.expand(n, 7), temperature, generator=generator, **options)
-    counts = torch.bincount(chosen, minlength=7)
-    possible = probabilities > 0
-    assert (counts[~possible] == 0).all()
-    expected = n * probabilities[possible]
-    chi_square = ((counts[possible] - expected) ** 2 / expected).sum().item()
-    assert chi_square < 22.5  # exceeded once in 1000 times with 6 degrees of freedom, more rarely with fewer
-
-
-def test_rows_are_drawn_apart():
-    logits = torch.tensor([[0.0, -torch.inf, -torch.inf], [-torch.inf, -torch.inf, 0.0]])
-    assert choose_next(logits).tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -129,11 +44,13 @@ def test_rows_are_drawn_apart():
         (dict(top_k=0), r"top_k=0: at least one token must stay; use None to keep all"),
         (dict(top_p=0.0), r"top_p=0.0: must be in \(0, 1\]"),
         (dict(top_p=1.5), r"top_p=1.5: must be in \(0, 1\]"),
+        (dict(min_p=-0.1), r"min_p=-0.1: must be in \[0, 1\], a share"),
+        (dict(min_p=float("nan")), r"min_p=nan: must be in \[0, 1\], a share"),
     ],
 )
 def test_wrong_options_are_named_and_the_mode_is_restored(options, message):
     with pytest.raises(ValueError, match=message):
-        choose_next(some_logits(1, V), **options)
+        choose_next(torch.zeros(1, V), **options)
     model = small_model().train()
     with pytest.raises(ValueError, match=message):
         generate(model, prompts(), 2, **options)
@@ -209,7 +126,14 @@ def test_greedy_writing_equals_transformers(preset):
 @pytest.mark.parametrize("preset", [ModelConfig.gpt2, ModelConfig.llama])
 @pytest.mark.parametrize(
     "options",
-    [{}, dict(temperature=0.7), dict(top_k=5), dict(top_p=0.8), dict(temperature=1.5, top_k=9, top_p=0.7)],
+    [
+        {},
+        dict(temperature=0.7),
+        dict(top_k=5),
+        dict(top_p=0.8),
+        dict(min_p=0.2),
+        dict(temperature=1.5, top_k=9, top_p=0.7, min_p=0.1),
+    ],
 )
 def test_sampled_writing_equals_transformers_with_the_same_random_numbers(options, preset):
     model, theirs = pair_of_models(preset)
@@ -218,6 +142,78 @@ def test_sampled_writing_equals_transformers_with_the_same_random_numbers(option
     their_options = dict(attention_mask=torch.ones_like(prompt), max_new_tokens=30, do_sample=True, top_k=0)
     expected = theirs.generate(prompt, **(their_options | options))
     assert torch.equal(generate(model, prompt, 30, seed=5, **options), expected)
+
+
+@pytest.mark.parametrize("preset", [ModelConfig.gpt2, ModelConfig.llama])
+@pytest.mark.parametrize("sampling", [dict(temperature=0), dict(top_k=5)])
+def test_writing_with_a_penalty_equals_transformers(preset, sampling):
+    model, theirs = pair_of_models(preset)
+    prompt = prompts()
+    torch.manual_seed(5)
+    their_options = dict(attention_mask=torch.ones_like(prompt), max_new_tokens=30, repetition_penalty=1.4)
+    draw = dict(do_sample=False) if "temperature" in sampling else dict(do_sample=True, **sampling)
+    expected = theirs.generate(prompt, **their_options, **draw)
+    process = partial(penalize_repetition, penalty=1.4)
+    assert torch.equal(generate(model, prompt, 30, seed=5, process=process, **sampling), expected)
+
+
+# --- a function that changes logits ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_process_sees_every_id_so_far_even_beyond_the_context(use_cache):
+    model, seen = small_model(context_length=6), []
+
+    def process(token_ids, logits):
+        seen.append(token_ids)
+        return logits
+
+    written = generate(model, prompts(), 10, seed=2, process=process, use_cache=use_cache)
+    assert torch.equal(written, generate(model, prompts(), 10, seed=2))
+    assert [ids.shape[1] for ids in seen] == list(range(4, 14))
+    assert all(torch.equal(ids, written[:, : ids.shape[1]]) for ids in seen)
+
+
+def test_process_may_write_into_its_logits_and_what_it_forbids_never_comes():
+    model = small_model()
+
+    def only_even(token_ids, logits):
+        logits[:, 1::2] = -torch.inf
+        return logits
+
+    written = generate(model, prompts(), 30, temperature=3.0, seed=0, process=only_even)
+    assert (written[:, 4:] % 2 == 0).all()
+    assert len(written[:, 4:].unique()) > 4
+    free = generate(model, prompts(), 30, temperature=3.0, seed=0)
+    assert (free[:, 4:] % 2 == 1).any()
+    assert torch.equal(generate(model, prompts(), 30, temperature=3.0, seed=0), free)  # nothing was kept
+
+
+def test_what_process_forbids_is_gone_before_top_p_counts():
+    """So that the set holds p of what may come, as the processors of transformers do it."""
+    model, best = small_model(), []
+
+    def forbid_the_best(token_ids, logits):
+        best.append(logits.argmax(-1))
+        return logits.scatter(-1, best[-1][:, None], -torch.inf)
+
+    written = generate(model, prompts(), 20, top_p=1e-6, process=forbid_the_best)
+    assert (written[:, 4:] != torch.stack(best, dim=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("process", "message"),
+    [
+        (lambda ids, logits: logits * -torch.inf, r"leaves no token to row 0 after 4 tokens: all logits"),
+        (lambda ids, logits: logits[:1], r"was given logits \(2, 17\) and returned \(1, 17\): return all"),
+        (lambda ids, logits: None, r"was given logits \(2, 17\) and returned NoneType: return all"),
+    ],
+)
+def test_what_process_may_not_do(process, message):
+    model = small_model().train()
+    with pytest.raises(ValueError, match=message):
+        generate(model, prompts(), 3, process=lambda ids, logits: process(ids, logits.abs()))
+    assert model.training
 
 
 def test_a_seed_repeats_and_leaves_the_global_random_numbers_alone():
@@ -375,12 +371,6 @@ def test_options_that_mean_nothing_are_named_with_their_limits(options, message)
 def test_no_new_token_gives_the_prompt_and_a_whole_number_may_be_a_float():
     assert torch.equal(generate(small_model(), prompts(), 0), prompts())
     assert generate(small_model(), prompts(), 2.0, top_k=3.0, seed=0).shape == (2, 6)
-
-
-@pytest.mark.parametrize("temperature", [1e-40, 1e-20, 1e-7])
-def test_a_temperature_near_zero_is_greedy_and_does_not_overflow(temperature):
-    logits = some_logits(50, V).float() * 100
-    assert torch.equal(choose_next(logits, temperature), logits.argmax(-1))
 
 
 def test_of_a_long_prompt_the_last_tokens_that_fit_are_read():

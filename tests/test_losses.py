@@ -17,9 +17,18 @@ from torch import nn
 
 from llmcourse import losses
 from llmcourse.data.batches import IGNORE, LabelledBatches, TokenBatches, to_device
+from llmcourse.data.pairs import PairBatches, pair_batch
+from llmcourse.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from llmcourse.finetune.classify import GPTClassifier
-from llmcourse.losses import classification_loss, mean_loss, next_token_loss, smoothed_next_token_loss
+from llmcourse.losses import (
+    classification_loss,
+    mean_loss,
+    next_token_loss,
+    seq2seq_loss,
+    smoothed_next_token_loss,
+)
 from llmcourse.model import GPT, ModelConfig
+from llmcourse.speech.recognizer import Recognizer, RecognizerConfig, ctc_loss
 from llmcourse.training import accumulate_gradients, train
 
 V, T = 11, 6
@@ -146,25 +155,41 @@ def labelled_batches():
 
 
 def recognizer(seed, dropout):
-    return seeded(seed, lambda: nn.Sequential(nn.Linear(3, 8), nn.Dropout(dropout), nn.Linear(8, 5)))
+    shape = dict(n_mels=3, d_model=8, n_layers=1, n_heads=2, strides=(1,), dropout=dropout)
+    return seeded(seed, lambda: Recognizer(RecognizerConfig(("a", "b", "c", "d"), **shape)))
 
 
 def sounds(generator):
-    lengths = torch.tensor([3, 1, 2, 2, 1, 3, 1])
     return [
         torch.randn(7, 9, 3, generator=generator),
+        torch.tensor([9, 7, 8, 9, 6, 9, 7]),
         torch.randint(1, 5, (7, 3), generator=generator),
-        lengths,
+        torch.tensor([3, 1, 2, 2, 1, 3, 1]),
     ]
 
 
-def ctc(model, batch):
-    """What is spoken, without a word on when (Graves et al. 2006)."""
-    x, targets, lengths = batch
-    log_p = model(x.to(next(model.parameters()).dtype)).log_softmax(-1).transpose(0, 1)  # (T, B, K)
-    log_p = log_p.to(torch.promote_types(log_p.dtype, torch.float32))
-    spans = torch.full_like(lengths, x.shape[1])
-    return F.ctc_loss(log_p, targets, spans, lengths, reduction="sum"), lengths.sum()
+def translator(seed, dropout):
+    config = EncoderDecoderConfig(
+        V, context_length=T, d_model=8, n_heads=2, n_layers=1, d_ff=16, dropout=dropout
+    )
+    return seeded(seed, lambda: EncoderDecoder(config))
+
+
+def sentences(generator, rows=7):
+    """Lists of ids from 2 on, of unequal lengths, and what is to be said of them: the reverse."""
+    lengths = torch.randint(1, T, (rows,), generator=generator).tolist()
+    sources = [torch.randint(2, V, (n,), generator=generator).tolist() for n in lengths]
+    return sources, [source[::-1] for source in sources]
+
+
+def translations(generator):
+    return pair_batch(*sentences(generator), start_id=0, end_id=1)
+
+
+def pair_batches():
+    return PairBatches(
+        list(zip(*sentences(torch.Generator().manual_seed(0), 20), strict=True)), 0, 1, 3, seed=3
+    )
 
 
 def drawn(draw):
@@ -179,7 +204,8 @@ KINDS = {
     "two models": (two, token_batches, mutual, pairs),
     "auxiliary term": (gpt, token_batches, with_z_loss, pairs),
     "classification": (classifier, labelled_batches, classification_loss, labelled),
-    "recognition": (recognizer, drawn(sounds), ctc, sounds),
+    "translation": (translator, pair_batches, seq2seq_loss, translations),
+    "recognition": (recognizer, drawn(sounds), ctc_loss, sounds),
 }
 
 

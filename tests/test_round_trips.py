@@ -33,7 +33,7 @@ SWITCHES = {  # a new field of ModelConfig or TechniqueConfig goes here, or into
     "d_ff": (None, 24), "norm": ("rms", "layer"), "norm_position": ("pre", "post"),
     "norm_eps": (1e-5, 1e-2), "positions": ("rotary", "learned", "sinusoidal", "none"),
     "rotary_base": (10000.0, 30.0), "rotary_scaling": (None, dict(factor=4.0, original_context=4)),
-    "mlp": ("swiglu", "relu", "gelu", "gelu_tanh", "relu_squared"), "bias": (False, True),
+    "mlp": ("relu", "gelu", "relu_squared", "silu", "swiglu", "gelu_tanh"), "bias": (False, True),
     "qk_norm": (False, True), "tied_embeddings": (True, True, False), "scaled_embeddings": (False, True),
     "dropout": (0.0, 0.1), "embedding_shift": (0, 0, 2), "token_shift": (False, True),
     "value_embeddings": (False, True), "bigram_table": (False, True), "logit_cap": (None, 3.0),

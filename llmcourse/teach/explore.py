@@ -3,9 +3,10 @@
 import matplotlib.pyplot as plt
 import torch
 
-from llmcourse.generate import generate, keep_top_k, keep_top_p
+from llmcourse.generate import generate
 from llmcourse.positions import rotary_angles, sinusoidal_positions
 from llmcourse.runtime import evaluating, someone_is_watching
+from llmcourse.sampling import keep_top_k, keep_top_p
 from llmcourse.teach import plots
 
 

@@ -187,10 +187,10 @@ class TechniqueBlock(Block):
         )
         return self.add(lambda h: self.mlp(self.mixed(1, h, mask, cache)), self.mlp_norm, x)
 
-    def attention_weights(self, x, rotary=None):
+    def attention_weights(self, x, rotary=None, mask=None):
         """Return the weights (B, H, T, T) with which attention mixes, from what comes in, x (B, T, C)."""
-        h = self.mixed(0, self.attention_norm(x) if self.pre_norm else x)
-        return self.attention.weights(h, is_causal=True, rotary=rotary or Context())
+        h = self.mixed(0, self.attention_norm(x) if self.pre_norm else x, mask)
+        return self.attention.weights(h, mask, mask is None, rotary or Context())
 
 
 class TechniqueGPT(GPT):

@@ -149,7 +149,7 @@ def beam_search(
     length_penalty = number(length_penalty, "length_penalty", -100, 100, "a number, such as 0, 0.6 or 1")
     if n_best > n_beams:
         raise ValueError(f"n_best={n_best}, of n_beams={n_beams}: at most as many are kept; search with more")
-    if early_stopping not in ENDINGS:
+    if repr(early_stopping) not in map(repr, ENDINGS):  # 1 is no True here
         raise ValueError(f"early_stopping={early_stopping!r} is unknown: choose one of {ENDINGS}")
     if stop_id is not None:
         id_row([stop_id], vocab_size, "stop_id")

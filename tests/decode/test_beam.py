@@ -286,6 +286,7 @@ def test_the_mode_of_the_model_stays_and_dropout_is_off():
         (dict(min_new_tokens=-1), "min_new_tokens=-1"),
         (dict(length_penalty=float("nan")), "length_penalty is nan"),
         (dict(early_stopping="always"), "early_stopping='always' is unknown"),
+        (dict(early_stopping=1), "early_stopping=1 is unknown"),
         (dict(stop_id=V), r"stop_id\[0\] is 23"),
         (dict(start_id=None), "start_id is missing"),
         (dict(token_ids=[[5], []]), "source 1 has the shape"),

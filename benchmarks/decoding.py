@@ -28,27 +28,32 @@ from llmcourse.pretrained import load_course_model
 
 BEFORE = "19f47f0"  # the last commit that chapters 1 to 5 were measured with
 PROMPTS, LENGTH, NEW, N_DRAFT = 8, 32, 96, 3
-COURSE = "import pathlib\nfrom llmcourse.pretrained import load_course_model\nfrom llmcourse.generate import generate\n"
-COURSE += "model, prompts = load_course_model()[0], torch.load({folder!r} + '/prompts.pt')\n"
-COURSE += "write = lambda **options: [generate(model, prompt, 96, **options) for prompt in prompts]\n"
-SAVE = (
-    "torch.save(torch.cat(write(temperature=0)), pathlib.Path({folder!r}, pathlib.Path.cwd().name + '.pt'))"
-)
-DRAFT = "from llmcourse.decode.drafts import Counted, own_text\nfrom llmcourse.ngrams import NGramModel\n"
-DRAFT += "from llmcourse.decode.speculative import generate_speculative\n"
-DRAFT += "counted = Counted(NGramModel(torch.load({folder!r} + '/counted.pt'), 2048, 3))\n"
-DRAFT += "def speculate(**options):\n  for prompt in prompts:\n"
-DRAFT += "    generate_speculative(model, prompt, 96, [own_text, counted], 3, **options)"
-GPT2 = "from llmcourse.model import GPT, ModelConfig\nfrom llmcourse.generate import generate\ntorch.manual_seed(0)\n"
+COURSE = """
+from pathlib import Path
+from llmcourse.generate import generate
+from llmcourse.pretrained import load_course_model
+model, prompts = load_course_model()[0], torch.load({folder!r} + "/prompts.pt")
+write = lambda **options: [generate(model, prompt, 96, **options) for prompt in prompts]
+"""
+SAVE = 'torch.save(torch.cat(write(temperature=0)), Path({folder!r}, "written-" + Path.cwd().name + ".pt"))'
+DRAFT = """
+from llmcourse.decode.drafts import Counted, own_text
+from llmcourse.decode.speculative import generate_speculative
+from llmcourse.ngrams import NGramModel
+counted = Counted(NGramModel(torch.load({folder!r} + "/counted.pt"), 2048, 3))
+def speculate(**options):
+    for prompt in prompts:
+        generate_speculative(model, prompt, 96, [own_text, counted], 3, **options)
+"""
+GPT2 = """
+from llmcourse.generate import generate
+from llmcourse.model import GPT, ModelConfig
+torch.manual_seed(0)
+shape = dict(context_length=512, d_model=192, n_heads=6, n_layers=4)
+"""
 SMALL = GPT2 + "model = GPT(ModelConfig.gpt2(256, context_length=512)).eval()"
-LARGER = (
-    GPT2
-    + "model = GPT(ModelConfig.gpt2(2048, context_length=512, d_model=192, n_heads=6, n_layers=4)).eval()"
-)
-LLAMA = (
-    GPT2
-    + "model = GPT(ModelConfig.llama(2048, context_length=512, d_model=192, n_heads=6, n_layers=4)).eval()"
-)
+LARGER = GPT2 + "model = GPT(ModelConfig.gpt2(2048, **shape)).eval()"
+LLAMA = GPT2 + "model = GPT(ModelConfig.llama(2048, **shape)).eval()"
 WORK = {  # name: (set-up, one round)
     "plain": (COURSE + SAVE, "write(temperature=0)"),
     "plain at 1": (COURSE, "write(temperature=1.0, seed=0)"),
@@ -124,11 +129,8 @@ def decoding(rounds: int) -> Iterator[Result]:
                     note += f"; {a_pass[at]:.2f} tokens a pass, drafts of {N_DRAFT} (own text, else order 3)"
                 amount = n_tokens if "course" in what else 256
                 yield Result("decoding", what, *pairs, note, amount, "tokens")
-            saved = {
-                path.stem: torch.load(path) for path in Path(folder).glob("*.pt") if "text" not in path.stem
-            }
-            others = [table for name, table in saved.items() if name not in ("prompts", "counted")]
-            assert len(others) == 2 and all(torch.equal(each, texts) for each in others), "the commits differ"
+            for path in Path(folder).glob("written-*.pt"):
+                assert torch.equal(torch.load(path), texts), "the commits differ"
             if importlib.util.find_spec("ctranslate2") is None:
                 print("decoding, CTranslate2: not measured, it is not installed (pip install ctranslate2)")
                 return

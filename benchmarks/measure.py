@@ -90,6 +90,20 @@ def per_call(function: Callable[[], object], calls: int = 1) -> Measure:
     return measure
 
 
+def cpu_seconds(function: Callable[[], object]) -> Measure:
+    """Return a function that calls `function` and returns the seconds that the processor worked on it.
+
+    With one thread that is the time of the clock on a machine that has nothing else to do.
+    """
+
+    def measure() -> float:
+        began = time.process_time()
+        function()
+        return time.process_time() - began
+
+    return measure
+
+
 def alternate(a: Measure, b: Measure, rounds: int) -> tuple[list[float], list[float]]:
     """Warm both up, then measure a, b, a, b, ...; return the seconds of a and those of b."""
     a(), b()

@@ -11,13 +11,14 @@ FLOORS = [  # a folder may import from its own floor or below, never above; "" i
     ["support"],
     ["", "formats", "data"],
     ["fast", "evaluate", "decode"],
-    ["tune", "monitor", "finetune", "compress"],
+    ["tune", "monitor", "finetune", "compress", "speech"],
     ["teach", "cli"],
 ]
 TO_FAST = {
     "attention": "fast.attention",
     "generate": "fast.decoding",
     "losses": "fast.cross_entropy",
+    "seq2seq": "fast.cross_decoding",
 }  # the core's only steps upwards
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 

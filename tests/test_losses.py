@@ -28,6 +28,7 @@ from llmcourse.losses import (
     smoothed_next_token_loss,
 )
 from llmcourse.model import GPT, ModelConfig
+from llmcourse.speech.recognizer import Recognizer, RecognizerConfig, ctc_loss
 from llmcourse.training import accumulate_gradients, train
 
 V, T = 11, 6
@@ -154,25 +155,17 @@ def labelled_batches():
 
 
 def recognizer(seed, dropout):
-    return seeded(seed, lambda: nn.Sequential(nn.Linear(3, 8), nn.Dropout(dropout), nn.Linear(8, 5)))
+    shape = dict(n_mels=3, d_model=8, n_layers=1, n_heads=2, strides=(1,), dropout=dropout)
+    return seeded(seed, lambda: Recognizer(RecognizerConfig(("a", "b", "c", "d"), **shape)))
 
 
 def sounds(generator):
-    lengths = torch.tensor([3, 1, 2, 2, 1, 3, 1])
     return [
         torch.randn(7, 9, 3, generator=generator),
+        torch.tensor([9, 7, 8, 9, 6, 9, 7]),
         torch.randint(1, 5, (7, 3), generator=generator),
-        lengths,
+        torch.tensor([3, 1, 2, 2, 1, 3, 1]),
     ]
-
-
-def ctc(model, batch):
-    """What is spoken, without a word on when (Graves et al. 2006)."""
-    x, targets, lengths = batch
-    log_p = model(x.to(next(model.parameters()).dtype)).log_softmax(-1).transpose(0, 1)  # (T, B, K)
-    log_p = log_p.to(torch.promote_types(log_p.dtype, torch.float32))
-    spans = torch.full_like(lengths, x.shape[1])
-    return F.ctc_loss(log_p, targets, spans, lengths, reduction="sum"), lengths.sum()
 
 
 def translator(seed, dropout):
@@ -212,7 +205,7 @@ KINDS = {
     "auxiliary term": (gpt, token_batches, with_z_loss, pairs),
     "classification": (classifier, labelled_batches, classification_loss, labelled),
     "translation": (translator, pair_batches, seq2seq_loss, translations),
-    "recognition": (recognizer, drawn(sounds), ctc, sounds),
+    "recognition": (recognizer, drawn(sounds), ctc_loss, sounds),
 }
 
 

@@ -81,7 +81,15 @@ def test_each_runtime_of_colab_satisfies_pyproject(name):
         assert requirement.specifier.contains(Version(version)), f"{requirement} refuses {version}"
     assert Version(python) in SpecifierSet(PROJECT["requires-python"])
     lacking = {r.name for r in needed} - found.keys()
-    assert lacking == {"sacrebleu", "rouge-score", "jiwer", "mwparserfromhell", "datasketch", "faker"}
+    assert lacking == {
+        "sacrebleu",
+        "rouge-score",
+        "jiwer",
+        "mwparserfromhell",
+        "datasketch",
+        "faker",
+        "soundfile",
+    }
 
 
 @pytest.mark.parametrize("name", colab_tool.LISTS)

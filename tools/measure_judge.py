@@ -102,7 +102,7 @@ def frozen() -> dict:
 def write_tables() -> None:
     """Write data/judge from the parts."""
     parts = {name: json.loads((PARTS / f"{name}.json").read_text("utf-8")) for name in ("frozen", *SEEDS)}
-    names = ["frozen", *(f"fine-tuned {seed}" for seed in SEEDS)]
+    names = ["frozen", *(f"fine-tuned (seed {seed})" for seed in SEEDS)]
     labels = [review.label for review in reviews()[1]]
     with (
         atomic_write(FOLDER / "test.csv") as temporary,

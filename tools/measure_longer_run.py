@@ -19,6 +19,7 @@ from llmcourse.evaluate.likelihood import bits_per_byte, evaluate_loss
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.optim import muon_and_adamw
 from llmcourse.pretrained import load_course_model
+from llmcourse.runtime import fast_dtype
 from llmcourse.schedules import warmup_linear
 from llmcourse.support.files import atomic_write
 from llmcourse.training import train
@@ -40,11 +41,10 @@ def measure(seed: int) -> list[dict]:
     model = GPT(ModelConfig(tokenizer.vocab_size, context_length=64, d_model=128, n_heads=4, n_layers=2))
     batches = TokenBatches(train_ids, batch_size=8, context_length=64, seed=seed)
     optimizer = muon_and_adamw(model, muon_lr=0.01, adamw_lr=4e-3, betas=(0.9, 0.99), weight_decay=0.1)
-    watch = dict(evaluate=lambda m: evaluate_loss(m, ids[:20_000]), eval_every=EVERY)
+    how = dict(optimizer=optimizer, schedule=warmup_linear(STEPS), dtype=fast_dtype())
+    how |= dict(evaluate=lambda m: evaluate_loss(m, ids[:20_000]), eval_every=EVERY)
     rows = []
-    for step in train(
-        model, batches, steps=STEPS, optimizer=optimizer, schedule=warmup_linear(STEPS), **watch
-    ):
+    for step in train(model, batches, steps=STEPS, **how):
         if step.validation_loss:
             rows.append(dict(seed=seed, step=step.step, validation_loss=f"{step.validation_loss:.4f}"))
             print(rows[-1], flush=True)

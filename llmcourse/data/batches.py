@@ -64,7 +64,7 @@ def pad(documents: Sequence[Sequence[int]], length: int, pad_id: int) -> tuple[T
     return inputs, targets
 
 
-class _EndlessBatches:
+class EndlessBatches:
     """Batches that are known by their number: `position` is the place to go back to."""
 
     position = 0
@@ -87,7 +87,7 @@ class _EndlessBatches:
         self.position = state["position"]
 
 
-class TokenBatches(_EndlessBatches):
+class TokenBatches(EndlessBatches):
     """Endless batches of (inputs, targets), each (B, T), cut from one row of token ids.
 
     The row is cut into windows of T tokens, shuffled anew each epoch and shifted by a random
@@ -186,7 +186,7 @@ def pad_right(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, T
     return token_ids, (torch.arange(token_ids.shape[1]) < lengths[:, None]).long()
 
 
-class LabelledBatches(_EndlessBatches):
+class LabelledBatches(EndlessBatches):
     """Endless batches (token_ids, attention_mask, labels) of rows of about equal length, padded on the right.
 
     `rows` are lists of token ids, `labels` (N,) their classes. Rows and batches are shuffled anew each

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from llmcourse.data.batches import _EndlessBatches, batches_by_length, pad, pad_right
+from llmcourse.data.batches import EndlessBatches, batches_by_length, pad, pad_right
 from llmcourse.support.inputs import plain, whole
 
 PairBatch = tuple[Tensor, Tensor, Tensor, Tensor]  # (source_ids, source_mask, inputs, targets)
@@ -36,7 +36,7 @@ def pair_batch(sources, targets, start_id: int, end_id: int, pad_id: int = 0) ->
     return source_ids, mask.bool(), *pad(rows, max(map(len, rows)) - 1, pad_id)
 
 
-class PairBatches(_EndlessBatches):
+class PairBatches(EndlessBatches):
     """Endless batches (source_ids, source_mask, inputs, targets) of pairs of about equal length.
 
     `pairs` are (source ids, target ids); what becomes of them says `pair_batch`. Pairs and batches are

@@ -58,7 +58,7 @@ class Guess(NamedTuple):
     """A token that a draft proposes, and all its candidates (M,) with their probabilities (M,)."""
 
     token: int
-    ids: np.ndarray
+    ids: list[int]
     q: np.ndarray
 
 
@@ -82,22 +82,24 @@ def guess(candidates: dict[int, float], vocab_size: int, temperature: float, rng
     """
     if temperature < 1e-6:
         best = max(candidates, key=candidates.get)
-        candidates = {best: 1.0}
-    ids, weights = np.array(list(candidates)), np.array(list(candidates.values()), dtype=np.float64)
-    if not (ids.dtype.kind == "i" and ids.min() >= 0 and ids.max() < vocab_size):
+        candidates = {best: candidates[best]}
+    if any(token not in range(vocab_size) for token in candidates):
+        token = next(token for token in candidates if token not in range(vocab_size))
         raise ValueError(
-            f"the draft proposes token {next(i for i in candidates if i not in range(vocab_size))!r}, and the "
-            f"model has {vocab_size}, from 0 on: both must count in the same vocabulary"
+            f"the draft proposes token {token!r}, and the model has {vocab_size}, from 0 on: both must count "
+            "in the same vocabulary"
         )
-    if not (weights.min() >= 0 and 0 < weights.max() < np.inf):
+    ids, weights = list(candidates), np.array(list(candidates.values()), dtype=np.float64)
+    if not 0 <= weights.min() <= weights.max() < np.inf or weights.max() == 0:
         raise ValueError(
             f"the draft gives the weights {weights[:5]}: give numbers from 0 on, not all of them 0"
         )
-    if temperature >= 1e-6:
-        weights = (weights / weights.max()) ** (1 / temperature)
-    q = weights / weights.sum()
-    i = draw(q, rng) if len(ids) > 1 else 0
-    return Guess(int(ids[i]), ids, q)
+    if len(ids) == 1:
+        return Guess(ids[0], ids, np.ones(1))
+    q = (weights / weights.max()) ** (1 / temperature)
+    q /= q.sum()
+    i = draw(q, rng)
+    return Guess(ids[i], ids, q)
 
 
 def propose(

@@ -128,7 +128,7 @@ class _Reader:
         """Return the types of a schema without options, after all its keywords were looked at."""
         kinds = schema.get("type", [])
         kinds = kinds if isinstance(kinds, list) else [kinds]
-        if unknown := [kind for kind in kinds if kind not in KEYWORDS]:
+        if unknown := [kind for kind in kinds if kind not in list(KEYWORDS)]:
             refuse(path, f"the type {unknown[0]!r} is not one of {', '.join(KEYWORDS)}")
         allowed = {"type", "enum", "const"}.union(*(KEYWORDS[kind] for kind in kinds))
         self.only(schema, allowed, path, f"with the type {' or '.join(kinds)}" if kinds else "without a type")

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from llmcourse.attention import KVCache
-from llmcourse.cross_attention import Source
+from llmcourse.cross_attention import Source, sources_of
 from llmcourse.encoder_decoder import EncoderDecoder, Memory
 from llmcourse.model import GPT
 from llmcourse.runtime import evaluating
+from llmcourse.seq2seq import build_target_decoder
 
 
 class Reader:
@@ -46,11 +47,24 @@ class Reader:
 
 
 class SourceReader(Reader):
-    """Rows that an encoder-decoder writes after sources, N after each: keys of a source are kept once."""
+    """Rows that an encoder-decoder writes after sources, N after each: keys of a source are kept once.
+
+    Tokens are read one at a time by `fast.cross_decoding`, where it knows the model.
+    """
 
     def __init__(self, model: EncoderDecoder, memory: Memory):
-        super().__init__(model, len(memory.states))
-        self.memory = memory
+        self.model, self.memory = model, memory
+        self.decoder = build_target_decoder(model, memory)
+        self.caches = model.make_caches(len(memory.states)) if self.decoder is None else None
+
+    @torch.no_grad()
+    def read(self, token_ids: Tensor) -> Tensor:
+        """Return the logits (R, V) after token_ids (R, T), which stand behind what was read before."""
+        if self.decoder is None:
+            return super().read(token_ids)
+        for column in token_ids.unbind(1):
+            logits = self.decoder(column)
+        return logits
 
     def logits(self, token_ids: Tensor) -> Tensor:
         """Return all logits (R, T, V) after token_ids (R, T)."""
@@ -58,9 +72,10 @@ class SourceReader(Reader):
 
     def reorder(self, rows: list[int]) -> None:
         """Go on with these rows; those of one source stay side by side, and equally many of each."""
+        if self.decoder is not None:
+            return self.decoder.reorder(rows)
         B = len(self.memory.states)
-        n_before = len(self.caches[0].k) // B
-        sources = list(dict.fromkeys(row // n_before for row in rows))
+        sources = sources_of(rows, len(self.caches[0].k) // B)
         super().reorder(rows)
         if sources != list(range(B)):
             index = torch.tensor(sources, device=self.memory.states.device)

@@ -54,7 +54,7 @@ def check_by_chance(p: np.ndarray, guesses: list[Guess], rng: np.random.Generato
     """
     kept = []
     for row, guess in zip(p, guesses, strict=False):  # p has one row more
-        share = guess.q[guess.ids == guess.token].item()
+        share = guess.q[guess.ids.index(guess.token)]
         if rng.random() * share < row[guess.token]:
             kept.append(guess.token)
             continue

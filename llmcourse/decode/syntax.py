@@ -169,7 +169,7 @@ class _Network:
             case Choice():
                 end = self.new()
                 for option in node.options:
-                    self.free[self.build(option, self.new(before=start))].append(end)
+                    self.free[self.build(option, start)].append(end)
                 return end
             case Repeat():
                 return self._repeat(node, start)
@@ -191,7 +191,7 @@ class _Network:
         for _ in range(node.low):
             start = self.build(node.part, self.new(before=start))
         if node.high is None:
-            loop = self.new(before=start)
+            loop = self.new(before=start)  # its own: in a*b*, no a may follow a b
             self.free[self.build(node.part, loop)].append(loop)
             return loop
         end = self.new(before=start)

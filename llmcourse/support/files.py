@@ -11,14 +11,8 @@ from pathlib import Path
 
 from llmcourse.support import keep as keeping
 
-PAUSES = (
-    (0.1, 0.3, 1.0) if os.name == "nt" else ()
-)  # seconds before another try to replace a file  # seconds before another try to replace a file
-NO_ROOM = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-)  # disk, quota, size of a file  # disk, quota, size of a file
+PAUSES = (0.1, 0.3, 1.0) if os.name == "nt" else ()  # seconds before another try to replace a file
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, size of a file
 
 
 @contextlib.contextmanager

@@ -163,6 +163,7 @@ def test_keys_come_in_their_order_and_optional_ones_may_be_left_out():
         ({"type": "object", "additionalProperties": True}, "#", "false alone"),
         ({"type": "object", "required": ["a"]}, "#", "required key 'a'"),
         ({"properties": {"a": {"type": "null"}}}, "#", "'properties' is not supported without a type"),
+        ({"type": {"enum": ["a"]}}, "#", "is not one of"),
         ({"type": "array"}, "#", "without 'items'"),
         ({"type": "array", "items": {"type": "null"}, "minItems": 3, "maxItems": 2}, "#", "exclude each other"),
         ({"type": "string", "minLength": -1}, "#", "minLength=-1 must be a whole number"),

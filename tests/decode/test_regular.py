@@ -1,6 +1,7 @@
 """The automaton of an expression accepts what Python's `re` does."""
 
 import contextlib
+import itertools
 import random
 import re
 
@@ -30,6 +31,36 @@ def test_random_expressions_accept_what_re_accepts(block):
             assert own.accepts(text) == bool(oracle.fullmatch(text)), (seed, pattern, text)
         assert all(map(own.accepts, inside))
         assert same_language(own, own.minimal()), pattern
+
+
+def test_small_expressions_accept_all_and_only_what_re_accepts():
+    """Every pair of small parts, put together in several ways, on all texts of up to five letters."""
+    parts = [
+        "a",
+        "b*",
+        "a*",
+        "(a?)",
+        "(ab)*",
+        "(a|b)*",
+        "(a|)",
+        "a{2}",
+        "(a*b*)",
+        "(a{0,2})*",
+        "(b|a*)",
+        "b+",
+    ]
+    texts = ["".join(letters) for n in range(6) for letters in itertools.product("ab", repeat=n)]
+    for x, y in itertools.product(parts, repeat=2):
+        for pattern in (
+            f"{x}{y}",
+            f"{x}|{y}",
+            f"({x}{y})*",
+            f"({x}|{y})+b",
+            f"(?:{x}{y}){{0,2}}",
+            f"a(?:{x})?{y}",
+        ):
+            oracle, own = re.compile(pattern), compile_regular(pattern)
+            assert [t for t in texts if own.accepts(t)] == [t for t in texts if oracle.fullmatch(t)], pattern
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,13 @@ def test_features_of_an_encoder_do_not_depend_on_the_batch(encoder):
 
 
 def test_bfloat16_only_where_the_processor_has_it(monkeypatch):
-    for capabilities, dtype in (({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)):
+    cases = [
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": False, "avx512_bf16": True}, torch.bfloat16),
+        ({"avx512_f": True, "amx_bf16": False, "avx512_bf16": False}, torch.float32),
+        ({"avx2": True}, torch.float32),
+    ]
+    for capabilities, dtype in cases:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda c=capabilities: c, raising=False)
         assert runtime.fast_dtype() == dtype
     monkeypatch.delattr(torch.cpu, "get_capabilities")

@@ -100,7 +100,7 @@ def test_a_pool_answers_as_training_would():
 def test_the_judgements_belong_to_the_test_reviews():
     _, _, test = split_by_movie(load_reviews(quiet=True))
     judged = judge.stored_judgements([review.label for review in test])
-    assert list(judged) == ["frozen", *(f"fine-tuned {seed}" for seed in judge.SEEDS)]
+    assert list(judged) == ["frozen", *(f"fine-tuned (seed {seed})" for seed in judge.SEEDS)]
     assert all(len(p) == len(test) and ((p >= 0) & (p <= 1)).all() for p in judged.values())
 
 
@@ -113,7 +113,7 @@ def test_a_judge_trained_again_begins_as_the_stored_one():
 def test_other_reviews_get_noisy_labels_and_a_sentence(capsys):
     judged = judge.stored_judgements([1, 0] * 200)
     assert "not those of the 2551 stored test reviews" in capsys.readouterr().out
-    assert list(judged) == ["frozen", *(f"fine-tuned {seed}" for seed in judge.SEEDS)]
+    assert list(judged) == ["frozen", *(f"fine-tuned (seed {seed})" for seed in judge.SEEDS)]
     for p in judged.values():
         assert 0.6 < ((p > 0.5) == np.array([True, False] * 200)).mean() < 0.95
 

@@ -1,0 +1,1 @@
+"""Speech: waves, features, alignment without frames being labelled (CTC), and waves from features."""

@@ -21,7 +21,7 @@ from llmcourse.support.outputs import wide
 Process = Callable[[Tensor, Tensor], Tensor]  # (token_ids (B, T), logits (B, V)) -> logits (B, V)
 
 
-def build_decoder(model: nn.Module, caches: list) -> None:
+def build_decoder(model: nn.Module, caches: list, padding: Tensor | None = None) -> None:
     """Return a quicker step for `prefill`, or None where there is none."""
 
 
@@ -127,7 +127,7 @@ def prefill(
     """
     caches = model.make_caches(len(token_ids))
     logits = read(model, token_ids, padding, caches)
-    step = build_decoder(model, caches) if padding is None else None
+    step = build_decoder(model, caches, padding)
     return logits, step or (lambda new: read(model, new[:, None], padding, caches))
 
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse import fast
-from llmcourse.attention import KVCache, MultiHeadAttention, causal_mask
+from llmcourse.attention import KVCache, MultiHeadAttention, causal_mask, padding_mask
 from llmcourse.fast.products import WIDE, Function, norm_step, normed_step, residual_step
 from llmcourse.mlp import ACTIVATIONS, MLP
 from llmcourse.model import GPT, Block
@@ -44,9 +44,12 @@ def is_supported(model: nn.Module) -> bool:
     )
 
 
-def build_decoder(model: GPT, caches: list[KVCache]) -> "Decoder | None":
-    """Return a decoder whose texts begin with what `caches` hold, or None for a model that is not supported."""
-    return Decoder(model, caches) if is_supported(model) else None
+def build_decoder(model: GPT, caches: list[KVCache], padding: Tensor | None = None) -> "Decoder | None":
+    """Return a decoder whose texts begin with what `caches` hold, or None for a model that is not supported.
+
+    `padding` (B,) says how many of the first positions of each text hold none of it.
+    """
+    return Decoder(model, caches, padding) if is_supported(model) else None
 
 
 class Decoder:
@@ -66,8 +69,8 @@ class Decoder:
     """
 
     @torch.inference_mode()  # buffers made in this mode are not tracked: cheaper to slice and to fill
-    def __init__(self, model: GPT, caches: list[KVCache]):
-        self.model, self.position, self.steps = model, caches[0].length, {}
+    def __init__(self, model: GPT, caches: list[KVCache], padding: Tensor | None = None):
+        self.model, self.position, self.steps, self.padding = model, caches[0].length, {}, padding
         dtype, self.angles = model.token_embedding.weight.dtype, ()
         if model.config.positions == "rotary":
             self.angles = (model.rotary_cos.to(dtype), model.rotary_sin.to(dtype))
@@ -93,7 +96,7 @@ class Decoder:
         if start + T > limit:
             raise ValueError(f"the context of {limit} tokens is full: start again with fewer")
         if T not in self.steps:
-            self.steps[T] = whole_step(self.model, self.key_values, T, self.angles)
+            self.steps[T] = whole_step(self.model, self.key_values, T, self.angles, self.padding)
         self.position = start + T
         return self.steps[T](ids, start)
 
@@ -113,8 +116,11 @@ def stored(caches: list[KVCache], as_pairs: bool) -> Tensor:
     return everything
 
 
-def whole_step(model: GPT, key_values: Tensor, T: int, angles: tuple) -> Callable:
-    """Return the forward pass for T positions: from ids (N,) and the first position to logits (N, V)."""
+def whole_step(model: GPT, key_values: Tensor, T: int, angles: tuple, padding=None) -> Callable:
+    """Return the forward pass for T positions: from ids (N,) and the first position to logits (N, V).
+
+    With `padding` (B,), for T = 1, nobody looks at the first positions, and none is counted.
+    """
     config, tokens, scale = model.config, model.token_embedding.weight, math.sqrt(model.config.d_model)
     table = model.position_embedding.weight if config.positions == "learned" else None
     table = model.position_table if config.positions == "sinusoidal" else table
@@ -126,16 +132,24 @@ def whole_step(model: GPT, key_values: Tensor, T: int, angles: tuple) -> Callabl
     mask = None
     if T > 1:  # (T, context): whatever came before, and of the T new positions those up to itself
         allowed = causal_mask(T, context, device=tokens.device)
+    elif padding is not None:
+        allowed = padding_mask(padding, 1, context)  # (B, 1, 1, context)
+    if T > 1 or padding is not None:
         mask = torch.zeros_like(allowed, dtype=tokens.dtype).masked_fill_(~allowed, float("-inf"))
 
     def step(ids: Tensor, start: int) -> Tensor:
         x, end = F.embedding(ids[0] if single else ids, tokens), start + T  # (N, C), or (C,)
         if config.scaled_embeddings:
             x.mul_(scale)
+        if padding is not None:
+            places = start - padding  # (B,)
+            turn, seen = [part[places][:, None, None] for part in angles], mask[..., :end]  # (B, 1, 1, D/2)
+        else:
+            places = slice(start, end) if T > 1 else start
+            turn = [part[start:end] for part in angles]  # (T, D/2)
+            seen = mask if mask is None else mask[:, context - end :]  # (T, S)
         if table is not None:
-            x.add_(table[start:end] if T > 1 else table[start])
-        turn = [part[start:end] for part in angles]  # (T, D/2)
-        seen = mask if mask is None else mask[:, context - end :]  # (T, S)
+            x.add_(table[places])
         new = key_values.narrow(3, start, T).unbind()  # of each layer, (B, 2 n_kv_heads, T, D)
         keys, values = all_keys.narrow(3, 0, end).unbind(), all_values.narrow(3, 0, end).unbind()
         for block, *memory in zip(blocks, new, keys, values, strict=True):

@@ -5,7 +5,7 @@ tokens as it needs and up to 24 more. What is whole is judged by `regex` or by `
 is counted apart; where `regex` does not come to an end within a second, nothing is judged. Then the time of
 a mask is compared with that of a step of the course model, which writes some of them.
 
-    python tools/measure_constraints.py 0 10000         about 10 minutes; or in slices, 0 2500, 2500 5000, ...
+    python tools/measure_constraints.py 0 10000         about 12 minutes; or in slices, 0 2500, 2500 5000, ...
 """
 
 import argparse

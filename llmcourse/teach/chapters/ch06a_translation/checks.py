@@ -121,8 +121,7 @@ def check_shift(answer):
             [*i, e],
         ],
         "the targets hold the start token, which is never to be said": (
-            lambda i, s, e: [[s, *i], [s, *i, e]],
-            lambda i, s, e: [[s, *i, e], [s, *i, e]],
+            lambda i, s, e: [[s, *i], [s, *i, e]]
         ),
         "start and end are exchanged": lambda i, s, e: right(i, e, s),
         "the targets are one place too late: at its first place the model must say the first token": (

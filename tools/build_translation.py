@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
+from llmcourse.data.manifest import fetch
 from llmcourse.data.pairs import PairBatches
 from llmcourse.data.parallel import split_pairs
 from llmcourse.data.placeholders import mask, unmask
-from llmcourse.data.sources.catalogues import LANGUAGES, load_catalogues
+from llmcourse.data.sources.catalogues import LANGUAGES, PROGRAMS, load_catalogues
 from llmcourse.data.translation_text import END, PAD, START, encode_pair, texts_of, train_tokenizer
 from llmcourse.decode.translator import Translator, load_translator
 from llmcourse.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
@@ -47,9 +48,9 @@ in chapter 6a: it knows the language of interfaces, and little else.
 |---|---|
 | Made by | `python tools/build_translation.py` |
 | Data | {n_train:,} pairs of JupyterLab, Horizon, Sahara, Wagtail and Spyder (data/manifest.toml has versions and licences: Apache-2.0, BSD-3-Clause, MIT); near copies of a text stand on one side of the split; django-allauth is held out as a whole |
-| Model | {parameters:,} parameters: 3 blocks in the encoder, 2 in the decoder, width 128, 4 heads, Llama's parts, one embedding for source, target and output |
+| Model | {parameters:,} parameters: {n_encoder_layers} blocks in the encoder, {n_layers} in the decoder, width {d_model}, {n_heads} heads, Llama's parts, one embedding for source, target and output |
 | Tokenizer | our byte-level BPE, {vocabulary} tokens with the special ones, trained on both sides of the training pairs |
-| Training | {steps} steps of 96 pairs ({epochs:.1f} epochs), Muon (matrices in the blocks, 0.02) and AdamW (the rest, 3e-3), weight decay 0.1, dropout 0.2, label smoothing 0.1, {schedule}, bfloat16 matrix products, seed {seed} |
+| Training | {steps} steps of {batch_size} pairs ({epochs:.1f} epochs), Muon (matrices in the blocks, {muon_lr}) and AdamW (the rest, {adamw_lr}), weight decay {weight_decay}, dropout {dropout}, label smoothing {smoothing}, {schedule}, bfloat16 matrix products, seed {seed} |
 | Time | {cpu:.0f} s of processor time, on one thread of {machine} |
 | Test, greedy | {scores} |
 | Baselines | {baselines} |
@@ -95,7 +96,11 @@ def build(threads: int, steps: int) -> None:
 
 
 def load_parts() -> dict:
-    """Return the parts of all pairs."""
+    """Return the parts of all pairs. Raises FileNotFoundError where a package is missing: no stand-in here."""
+    for language in LANGUAGES:
+        for names in PROGRAMS.values():
+            for name in names:
+                fetch(name.format(language), quiet=True)
     return split_pairs([pair for language in LANGUAGES for pair in load_catalogues(language, quiet=True)[0]])
 
 
@@ -156,7 +161,9 @@ def write(results: dict) -> None:
     curve = json.loads(CURVE.read_text(encoding="utf-8")) if CURVE.exists() else []
     old = FOLDER / "results.json"
     runs = curve or json.loads(old.read_text(encoding="utf-8"))["run"]
-    results |= dict(run=runs, curve=[[96 * row["step"] for row in runs], [row["loss"] for row in runs]])
+    results |= dict(
+        run=runs, curve=[[RECIPE["batch_size"] * row["step"] for row in runs], [row["loss"] for row in runs]]
+    )
     with atomic_write(old) as temporary:
         temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
     weights, translator = (FOLDER / "model.safetensors").read_bytes(), load_translator(FOLDER)
@@ -175,11 +182,12 @@ def write(results: dict) -> None:
         for name, row in results["paired"].items() for metric, (gain, p) in row.items()
     )  # fmt: skip
     card = CARD.format(
+        **CONFIG | RECIPE,
         n_train=results["n_train"],
         parameters=translator.model.n_parameters(),
         vocabulary=translator.tokenizer.vocab_size,
         steps=runs[-1]["step"],
-        epochs=96 * runs[-1]["step"] / results["n_train"],
+        epochs=RECIPE["batch_size"] * runs[-1]["step"] / results["n_train"],
         schedule=schedule,
         seed=SEED,
         cpu=runs[-1]["cpu"],

@@ -2,14 +2,20 @@
 
 import hashlib
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
+from llmcourse.data import manifest
 from llmcourse.data.manifest import course_data
 from llmcourse.data.parallel import split_pairs
 from llmcourse.data.sources.catalogues import LANGUAGES, load_catalogues
 from llmcourse.decode.translator import load_translator
 from llmcourse.evaluate.translation import translation_scores
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import build_translation
 
 FOLDER = course_data() / "checkpoints" / "translation"
 
@@ -25,6 +31,19 @@ def test_the_card_names_these_weights_and_they_are_small():
     assert hashlib.sha256(weights).hexdigest() in card
     assert f"{load_translator().model.n_parameters():,} parameters" in card
     assert len(weights) < 10e6
+
+
+def test_it_has_the_shape_that_the_tool_builds():
+    config = load_translator().model.config
+    assert {name: getattr(config, name) for name in build_translation.CONFIG} == build_translation.CONFIG
+
+
+def test_the_tool_trains_on_no_stand_in(monkeypatch):
+    for place in ("from_package", "from_cache", "from_registry", "from_hub"):
+        monkeypatch.setattr(manifest, place, lambda *_: None)
+    assert load_catalogues("fr", quiet=True)[0]  # names from CLDR stand in, without a word
+    with pytest.raises(FileNotFoundError, match="catalogues-jupyterlab-fr"):
+        build_translation.load_parts()
 
 
 def test_it_was_trained_on_this_split(parts):

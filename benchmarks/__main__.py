@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks import gpu, layers, measure, models, race, search, text
+from benchmarks import decoding, gpu, layers, measure, models, race, search, text
 from llmcourse.support.files import atomic_write
 
 GROUPS = {
@@ -19,6 +19,8 @@ GROUPS = {
     "training": models.training,
     "generation": models.generation,
     "beam search": search.beam_search,
+    "decoding": decoding.decoding,
+    "speculation": decoding.speculation,
     "tokenizer": text.tokenizer,
     "cleaning": text.cleaning,
     "import": text.start,

@@ -6,12 +6,14 @@ The table goes to benchmarks/RESULTS_AGAINST.md.
 """
 
 import argparse
+import contextlib
 import datetime
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -65,25 +67,25 @@ WORK = {  # name: (set-up, one round); only names that both trees have
 WORKER = """
 import sys, time, torch
 torch.set_num_threads(1)
-work, scope = {work!r}, {{}}
+work, scope, clock = {work!r}, {{}}, time.{clock}
 for line in sys.stdin:
     name = line.strip()
     if name not in scope:
         scope[name] = dict(torch=torch)
         exec(work[name][0], scope[name])
-    began = time.perf_counter()
+    began = clock()
     exec(work[name][1], scope[name])
-    print("seconds", time.perf_counter() - began, flush=True)
+    print("seconds", clock() - began, flush=True)
 """
 
 
 class Tree:
-    """A process that works with the package of one tree."""
+    """A process that works with the package of one tree, and measures by a clock of the module `time`."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, work: dict = WORK, clock: str = "perf_counter"):
         self.environment = {**os.environ, **QUIET, "PYTHONPATH": str(folder)}
         self.folder = folder
-        command = [sys.executable, "-c", WORKER.format(work=WORK)]
+        command = [sys.executable, "-c", WORKER.format(work=work, clock=clock)]
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
         self.process = subprocess.Popen(command, cwd=folder, env=self.environment, **pipes)
 
@@ -109,29 +111,36 @@ class Tree:
         return time.perf_counter() - began
 
 
-def compare(commit: str, rounds: int, notebooks: bool) -> list[Result]:
-    """Return one row for each work, this tree as `ours` and that of `commit` as `theirs`."""
+@contextlib.contextmanager
+def trees(commit: str, **options) -> Iterator[tuple[Tree, Tree]]:
+    """Two processes, one with this tree and one with that of `commit`; `options` are those of `Tree`."""
     with tempfile.TemporaryDirectory() as folder:
         git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "--detach", "--quiet", folder, commit], check=True)
         try:
-            here, there = Tree(ROOT), Tree(Path(folder))
-            results = []
-            for name in WORK:
-                here.seconds(name), there.seconds(name)  # warm up
-                pairs = [(here.seconds(name), there.seconds(name)) for _ in range(rounds)]
-                results.append(Result("against", name, *map(list, zip(*pairs, strict=True)), ""))
-                print(*results[-1].cells(), sep=" | ", flush=True)
-            if notebooks:
-                pair = [here.notebooks()], [there.notebooks()]
-                results.append(Result("against", "all notebooks under nbval, 2 workers", *pair, ""))
-                print(*results[-1].cells(), sep=" | ", flush=True)
-            for tree in (here, there):
+            pair = Tree(ROOT, **options), Tree(Path(folder), **options)
+            yield pair
+            for tree in pair:
                 tree.process.stdin.close()
                 tree.process.wait()
-            return results
         finally:
             subprocess.run([*git, "remove", "--force", folder], check=True)
+
+
+def compare(commit: str, rounds: int, notebooks: bool) -> list[Result]:
+    """Return one row for each work, this tree as `ours` and that of `commit` as `theirs`."""
+    results = []
+    with trees(commit) as (here, there):
+        for name in WORK:
+            here.seconds(name), there.seconds(name)  # warm up
+            pairs = [(here.seconds(name), there.seconds(name)) for _ in range(rounds)]
+            results.append(Result("against", name, *map(list, zip(*pairs, strict=True)), ""))
+            print(*results[-1].cells(), sep=" | ", flush=True)
+        if notebooks:
+            pair = [here.notebooks()], [there.notebooks()]
+            results.append(Result("against", "all notebooks under nbval, 2 workers", *pair, ""))
+            print(*results[-1].cells(), sep=" | ", flush=True)
+    return results
 
 
 def report(commit: str, results: list[Result]) -> str:

@@ -44,6 +44,19 @@ def document_mask(token_ids: Tensor, end_id: int) -> Tensor:
     return (same & causal_mask(token_ids.shape[-1], device=token_ids.device))[:, None]
 
 
+def padding_mask(n_padding: Tensor, n_queries: int, n_keys: int) -> Tensor:
+    """Return a boolean (B, 1, T, S) mask: causal, and never at the first `n_padding` (B,) keys of a row.
+
+    A query that is itself padding may look nowhere. With more keys than queries the queries are the last.
+
+    >>> padding_mask(torch.tensor([1, 0]), 2, 3)[:, 0].int().tolist()
+    [[[0, 1, 0], [0, 1, 1]], [[1, 1, 0], [1, 1, 1]]]
+    """
+    device = n_padding.device
+    real = torch.arange(n_keys, device=device) >= n_padding[:, None]  # (B, S)
+    return causal_mask(n_queries, n_keys, device) & real[:, None, None]
+
+
 def check_mask(mask: Tensor | None, is_causal: bool) -> None:
     """Raise ValueError for two masks, and for one of whole numbers, as tokenizers give: it would be added."""
     if mask is not None and is_causal:

@@ -61,3 +61,18 @@ class CrossAttention(MultiHeadAttention):
         """Return (B, H, T, S): how much of each position of the source each position of x (B, T, C) takes."""
         k, v = (part.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1) for part in source[:2])
         return scaled_dot_product_attention(self.queries(x), k, v, source.mask, return_weights=True)[1]
+
+
+def sources_of(rows: list[int], per_source: int) -> list[int]:
+    """Return the sources of rows, in their order. Raises ValueError unless each has equally many, side by side.
+
+    >>> sources_of([0, 0, 5, 4], per_source=2)
+    [0, 2]
+    """
+    each = [row // per_source for row in rows]
+    sources = list(dict.fromkeys(each))
+    if each != [source for source in sources for _ in range(len(rows) // len(sources))]:
+        raise ValueError(
+            f"rows={rows} of {per_source} a source: keep equally many of each source, side by side"
+        )
+    return sources

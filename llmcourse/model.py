@@ -109,38 +109,48 @@ class GPT(nn.Module):
         for layer in (layer for block in self.blocks for layer in (block.attention.out, block.mlp.down)):
             nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * len(self.blocks)))
 
-    def embed(self, token_ids: Tensor, start: int = 0):
+    def embed(self, token_ids: Tensor, start: int | Tensor = 0):
         """Return x (B, T, C) with positions added, and (cos, sin) for rotary models else None.
 
-        `start` is the position of the first token. Raises ValueError beyond the context.
+        `start` is the position of the first token, or (B,) those of each row's first token, below 0
+        where a row begins with padding. Raises ValueError beyond the context.
         """
         return self.add_positions(self.token_embedding(token_ids), start)  # (B, T) -> (B, T, C)
 
-    def add_positions(self, x: Tensor, start: int):
+    def add_positions(self, x: Tensor, start: int | Tensor):
         """Return what `embed` returns, from the embeddings x (B, T, C) of the tokens."""
-        end, rotary = start + x.shape[1], None
+        T, rotary = x.shape[1], None
+        end = int(start.max() if isinstance(start, Tensor) else start) + T
         if end > self.config.context_length:
             raise ValueError(
                 f"{end} tokens do not fit into the context of {self.config.context_length}: "
                 "shorten the input, or build the model with a longer context_length"
             )
+        at = slice(end - T, end)  # the rows of a table of positions
+        if isinstance(start, Tensor):
+            at = (start[:, None] + torch.arange(T, device=x.device)).clamp(min=0)  # (B, T)
         if self.config.scaled_embeddings:
             x = x * math.sqrt(self.config.d_model)
         if self.config.positions == "learned":
-            x = x + self.position_embedding.weight[start:end]  # (B, T, C) + (T, C)
+            x = x + self.position_embedding.weight[at]  # (B, T, C) + (T, C), or + (B, T, C)
         elif self.config.positions == "sinusoidal":
-            x = x + self.position_table[start:end]
+            x = x + self.position_table[at]
         elif self.config.positions == "rotary":
-            rotary = self.rotary_cos[start:end], self.rotary_sin[start:end]  # (T, D/2) each
+            rotary = self.rotary_cos[at], self.rotary_sin[at]  # (T, D/2) each
+            if isinstance(start, Tensor):
+                rotary = tuple(table[:, None] for table in rotary)  # (B, 1, T, D/2): for all heads
         return self.dropout(x), rotary
 
-    def forward(self, token_ids: Tensor, mask: Tensor | None = None, caches=None) -> Tensor:
+    def forward(self, token_ids: Tensor, mask: Tensor | None = None, caches=None, start=None) -> Tensor:
         """Return logits (B, T, V) for token_ids (B, T).
 
         Attention is causal unless a boolean `mask` (True = may look), which then replaces it,
-        is given. `caches`, from `make_caches`, holds the positions before these tokens.
+        is given. `caches`, from `make_caches`, holds the positions before these tokens; the first
+        token stands behind them, or at `start`, as in `embed`.
         """
-        x, rotary = self.embed(token_ids, caches[0].length if caches else 0)  # (B, T, C)
+        if start is None:
+            start = caches[0].length if caches else 0
+        x, rotary = self.embed(token_ids, start)  # (B, T, C)
         for i, block in enumerate(self.blocks):
             x = block(x, mask, rotary, caches[i] if caches else None)
         return self.unembedding(self.final_norm(x))  # (B, T, V)

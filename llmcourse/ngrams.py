@@ -107,15 +107,37 @@ class NGramModel:
         history = id_row(history, self.vocab_size, "history").tolist()
         p = np.full(self.vocab_size, 1.0 / self.vocab_size)
         for n in range(1, min(self.order, len(history) + 1) + 1):
-            key = 0
-            for token in history[len(history) - n + 1 :]:
-                key = key * self.vocab_size + token
-            grams, counts = self._grams[n - 1]  # what followed this history stands in one piece
-            here = slice(*np.searchsorted(grams, (key * self.vocab_size, (key + 1) * self.vocab_size)))
+            ids, counts = self._followers(history[len(history) - n + 1 :])
             count = np.zeros(self.vocab_size, dtype=np.int64)
-            count[grams[here] - key * self.vocab_size] = counts[here]
-            p = self._interpolate(n, count, count.sum(), here.stop - here.start, p)
+            count[ids] = counts
+            p = self._interpolate(n, count, count.sum(), len(ids), p)
         return p
+
+    def _followers(self, history: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        key = 0
+        for token in history:
+            key = key * self.vocab_size + token
+        grams, counts = self._grams[len(history)]  # what followed this history stands in one piece
+        here = slice(*np.searchsorted(grams, (key * self.vocab_size, (key + 1) * self.vocab_size)))
+        return grams[here] - key * self.vocab_size, counts[here]
+
+    def followers(self, history) -> tuple[np.ndarray, np.ndarray]:
+        """Return which tokens followed `history` in the text, (M,), and their counts, (M,).
+
+        Of a history that was not seen, or is longer than order - 1 tokens, only the end counts, as
+        much of it as was seen: at worst none of it, and then every token of the text is a follower.
+
+        >>> NGramModel([0, 1, 0, 2, 0, 2], vocab_size=3, order=3).followers([1, 0])
+        (array([2]), array([1]))
+        >>> NGramModel([0, 1, 0, 2, 0, 2], vocab_size=3, order=3).followers([0, 0])
+        (array([1, 2]), array([1, 2]))
+        """
+        history = id_row(history, self.vocab_size, "history").tolist()
+        for n in range(min(self.order - 1, len(history)), 0, -1):
+            ids, counts = self._followers(history[-n:])
+            if len(ids):
+                return ids, counts
+        return self._followers([])
 
     def sample(self, history, n_tokens: int, seed: int = 0) -> list[int]:
         """Return `n_tokens` ids drawn one after another, each given those before it."""

@@ -89,6 +89,39 @@ def penalize_repetition(token_ids: Tensor, logits: Tensor, penalty: float = 1.2,
     return logits.scatter(-1, written, torch.where(before < 0, before * penalty, before / penalty))
 
 
+def next_probabilities(
+    logits: Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+) -> Tensor:
+    """Return the probabilities (B, V) with which `choose_next` takes each token after logits (B, V).
+
+    The logits are divided by the temperature, then top-k, top-p and min-p drop tokens in this order,
+    as in transformers. Temperature 0 (below 1e-6) gives 1 to the largest logit, the first of equals.
+    Raises ValueError for NaN, and for an option that means nothing.
+
+    >>> next_probabilities(torch.tensor([[0.0, 2.0, 1.0]]), top_k=1).tolist()
+    [[0.0, 1.0, 0.0]]
+    """
+    check_temperature(temperature)
+    logits = wide(no_nan(logits))
+    if temperature < 1e-6:  # the quotient could be infinite
+        return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
+    logits = logits / temperature
+    for keep, limit in ((keep_top_k, top_k), (keep_top_p, top_p), (keep_min_p, min_p)):
+        if limit is not None:
+            logits = keep(logits, limit)
+    return logits.softmax(dim=-1)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError for a temperature that is negative, infinite or NaN."""
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature={temperature}: must be >= 0; 0 is greedy, 1 the model's own")
+
+
 def choose_next(
     logits: Tensor,
     temperature: float = 1.0,
@@ -97,21 +130,14 @@ def choose_next(
     min_p: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return the next token ids (B,) from logits (B, V); temperature 0 (below 1e-6) takes the largest.
+    """Return the next token ids (B,) from logits (B, V): drawn, or for temperature 0 the largest.
 
-    The logits are divided by the temperature, then top-k, top-p and min-p drop tokens in this order,
-    as in transformers. Raises ValueError for NaN, and for an option that means nothing.
+    Options and errors are those of `next_probabilities`.
 
     >>> choose_next(torch.tensor([[0.0, 5.0]]), temperature=0).tolist()
     [1]
     """
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature={temperature}: must be >= 0; 0 is greedy, 1 the model's own")
-    logits = no_nan(logits)
-    if temperature < 1e-6:  # the quotient could be infinite
-        return logits.argmax(dim=-1)
-    logits = wide(logits) / temperature
-    for keep, limit in ((keep_top_k, top_k), (keep_top_p, top_p), (keep_min_p, min_p)):
-        if limit is not None:
-            logits = keep(logits, limit)
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(-1)
+    if 0 <= temperature < 1e-6:
+        return no_nan(logits).argmax(dim=-1)
+    probabilities = next_probabilities(logits, temperature, top_k, top_p, min_p)
+    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)

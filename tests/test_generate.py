@@ -325,11 +325,6 @@ def test_one_prompt_in_every_form_is_the_same(prompt):
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        (
-            [[1, 2, 3], [4, 5]],
-            r"the prompts have 2, 3 tokens: rows of one batch are equally long; .*equal length",
-        ),
-        ([torch.tensor([1]), torch.tensor([2, 3])], r"the prompts have 1, 2 tokens"),
         ([[1, 2], []], r"the prompt has no token: give at least one"),
         ([1, V], rf"prompt 0\[1\] is {V}: give ids from 0 to {V - 1}"),
         ([[1, 2], [3, -1]], rf"prompt 1\[1\] is -1: give ids from 0 to {V - 1}"),

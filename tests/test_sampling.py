@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import one_hot
 from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 from transformers.generation import (
     MinPLogitsWarper,
@@ -9,7 +10,14 @@ from transformers.generation import (
     TemperatureLogitsWarper,
 )
 
-from llmcourse.sampling import choose_next, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
+from llmcourse.sampling import (
+    choose_next,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    next_probabilities,
+    penalize_repetition,
+)
 
 V = 17
 
@@ -210,8 +218,10 @@ def test_options_apply_in_the_order_of_transformers(temperature, k, p, least, se
             MinPLogitsWarper(least),
         ]
     )
-    expected = torch.multinomial(theirs(None, logits).softmax(-1), 1, generator=torch.manual_seed(seed))[:, 0]
+    probabilities = theirs(None, logits).softmax(-1)
+    expected = torch.multinomial(probabilities, 1, generator=torch.manual_seed(seed))[:, 0]
     options = dict(temperature=temperature, top_k=k, top_p=p, min_p=least)
+    assert torch.equal(next_probabilities(logits, **options), probabilities)
     assert torch.equal(choose_next(logits, **options, generator=torch.manual_seed(seed)), expected)
 
 
@@ -224,3 +234,4 @@ def test_rows_are_drawn_apart():
 def test_a_temperature_near_zero_is_greedy_and_does_not_overflow(temperature):
     logits = some_logits(50, V).float() * 100
     assert torch.equal(choose_next(logits, temperature), logits.argmax(-1))
+    assert torch.equal(next_probabilities(logits, temperature), one_hot(logits.argmax(-1), V).float())

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from llmcourse.decode.readers import Reader, SourceReader
 from llmcourse.encoder_decoder import EncoderDecoder
-from llmcourse.generate import Process, processed, prompt_rows
+from llmcourse.generate import Process, processed, prompt_batch
 from llmcourse.model import GPT
 from llmcourse.runtime import evaluating
 from llmcourse.seq2seq import source_rows
@@ -112,6 +112,8 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Return the `n_best` hypotheses that were found for each prompt or source, the best first.
 
+    They are fewer only where there are not so many sequences.
+
     For a GPT `token_ids` are prompts of equal length, as for `generate`; for an EncoderDecoder they
     are sources, with `source_mask`, as for `generate_target`, and each target begins behind `start_id`.
 
@@ -126,7 +128,7 @@ def beam_search(
 
     - `early_stopping=False`: when N have ended, and the best beam, if it ended now, would not score
       better than the worst of them. With a penalty above 0 that is a guess: it might improve later;
-    - `"never"`: when it could not either with all its remaining tokens certain, or all at hand are longer;
+    - `"never"`: when it could not improve even if all its tokens up to `max_new_tokens` were certain;
     - `True`: when N have ended.
 
     `process(token_ids, log_probabilities)` may change the log-probabilities (R, V) of the R = B·N
@@ -147,7 +149,7 @@ def beam_search(
     length_penalty = number(length_penalty, "length_penalty", -100, 100, "a number, such as 0, 0.6 or 1")
     if n_best > n_beams:
         raise ValueError(f"n_best={n_best}, of n_beams={n_beams}: at most as many are kept; search with more")
-    if early_stopping not in ENDINGS:
+    if repr(early_stopping) not in map(repr, ENDINGS):  # 1 is no True here
         raise ValueError(f"early_stopping={early_stopping!r} is unknown: choose one of {ENDINGS}")
     if stop_id is not None:
         id_row([stop_id], vocab_size, "stop_id")
@@ -177,7 +179,7 @@ def begin(model: GPT, token_ids, start_id, source_mask) -> tuple[Reader, Tensor]
             raise ValueError(
                 "start_id and source_mask belong to an EncoderDecoder: a GPT goes on behind its prompt"
             )
-        prompts = prompt_rows(token_ids, model.config.vocab_size).to(device)
+        prompts = prompt_batch(token_ids, model.config.vocab_size).to(device)
         return Reader(model, len(prompts)), prompts
     if start_id is None:
         raise ValueError("start_id is missing: give the id that stands before each target, as in training")

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from llmcourse.attention import KVCache
-from llmcourse.cross_attention import Source
+from llmcourse.cross_attention import Source, sources_of
 from llmcourse.encoder_decoder import EncoderDecoder, Memory
-from llmcourse.fast.cross_decoding import build_target_decoder, sources_of
 from llmcourse.model import GPT
 from llmcourse.runtime import evaluating
+from llmcourse.seq2seq import build_target_decoder
 
 
 class Reader:

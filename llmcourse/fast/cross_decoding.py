@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from llmcourse import fast
 from llmcourse.attention import MultiHeadAttention
-from llmcourse.cross_attention import CrossAttention, Source
+from llmcourse.cross_attention import CrossAttention, Source, sources_of
 from llmcourse.encoder_decoder import DecoderBlock, Encoder, EncoderBlock, EncoderDecoder, Memory
 from llmcourse.mlp import ACTIVATIONS, MLP
 from llmcourse.positions import apply_rotary
@@ -128,21 +128,6 @@ class TargetDecoder:
             self.sources = [Source(*map(pick, source)) for source in self.sources]
         self.n_sources = len(sources)
         self.make_steps()
-
-
-def sources_of(rows: list[int], per_source: int) -> list[int]:
-    """Return the sources of rows, in their order. Raises ValueError unless each has equally many, side by side.
-
-    >>> sources_of([0, 0, 5, 4], per_source=2)
-    [0, 2]
-    """
-    each = [row // per_source for row in rows]
-    sources = list(dict.fromkeys(each))
-    if each != [source for source in sources for _ in range(len(rows) // len(sources))]:
-        raise ValueError(
-            f"rows={rows} of {per_source} a source: keep equally many of each source, side by side"
-        )
-    return sources
 
 
 def plain_source(source: Source) -> Source:

@@ -226,7 +226,7 @@ class TechniqueGPT(GPT):
                 nn.init.zeros_(block.attention.out.weight)
                 nn.init.zeros_(block.mlp.down.weight)
 
-    def embed(self, token_ids: Tensor, start: int = 0, seen: Tensor | None = None, mask=None):
+    def embed(self, token_ids: Tensor, start: int | Tensor = 0, seen: Tensor | None = None, mask=None):
         """Return x (B, T, C), and the `Context` that blocks want in the place of (cos, sin).
 
         `seen` (B, S + T) are the tokens behind those before them; shifts do not cross what `mask` hides.
@@ -237,9 +237,11 @@ class TechniqueGPT(GPT):
         x, rotary = self.add_positions(x, start)
         return x, Context(rotary, token_ids)
 
-    def forward(self, token_ids: Tensor, mask: Tensor | None = None, caches=None) -> Tensor:
-        """Return logits (B, T, V) for token_ids (B, T); `mask` and `caches` as in a GPT."""
-        start, seen = caches[0].length if caches else 0, token_ids
+    def forward(self, token_ids: Tensor, mask: Tensor | None = None, caches=None, start=None) -> Tensor:
+        """Return logits (B, T, V) for token_ids (B, T); `mask`, `caches` and `start` as in a GPT."""
+        if start is None:
+            start = caches[0].length if caches else 0
+        seen = token_ids
         if caches and caches[0].token_ids is not None:
             seen = torch.cat([caches[0].token_ids, token_ids], dim=1)  # (B, S + T)
         x, context = self.embed(token_ids, start, seen, mask)

@@ -179,6 +179,15 @@ def _picked(cache, rows):
     return cache
 
 
+def test_there_are_no_more_hypotheses_than_sequences():
+    """transformers returns copies with a score of -1e9 in the place of those that are missing."""
+    [found] = beam_search(translator(4, vocab=4), [2, 3], 1, 6, STOP, START, n_best=6)
+    assert sorted(hypothesis.token_ids for hypothesis in found) == [[0], [1], [2], [3]]
+    assert math.fsum(math.exp(hypothesis.log_probability) for hypothesis in found) == pytest.approx(
+        1.0, abs=1e-5
+    )
+
+
 # --- the empty translation -----------------------------------------------------------------------
 
 
@@ -277,6 +286,7 @@ def test_the_mode_of_the_model_stays_and_dropout_is_off():
         (dict(min_new_tokens=-1), "min_new_tokens=-1"),
         (dict(length_penalty=float("nan")), "length_penalty is nan"),
         (dict(early_stopping="always"), "early_stopping='always' is unknown"),
+        (dict(early_stopping=1), "early_stopping=1 is unknown"),
         (dict(stop_id=V), r"stop_id\[0\] is 23"),
         (dict(start_id=None), "start_id is missing"),
         (dict(token_ids=[[5], []]), "source 1 has the shape"),

@@ -142,6 +142,48 @@ def test_the_whole_text_gives_the_same_logits(preset):
         torch.testing.assert_close(torch.stack(steps, dim=1), model(text)[:, 3:])
 
 
+# --- several positions at once -----------------------------------------------------------------
+
+
+@torch.no_grad()
+def assert_reads_are_equal(model: GPT) -> None:
+    """Several positions of one text, some of them read again with other tokens, against the model."""
+    prompt, caches = ids(1), model.make_caches(1)
+    _, decode = prefill(model, prompt)
+    model(prompt, caches=caches)
+    for start, T in [(3, 2), (5, 4), (6, 1), (7, 4), (4, 5), (9, 2)]:  # 6, 7 and 4 are before the end
+        new = ids(1, T, seed=start)
+        for cache in caches:
+            cache.length = start
+        mine, whole = decode.read(new[0], start), model(new, caches=caches)[0]
+        torch.testing.assert_close(mine, whole, rtol=0, atol=1e-12)
+        assert decode.position == start + T
+
+
+@pytest.mark.parametrize("mlp", ["gelu", "swiglu"])
+@pytest.mark.parametrize("positions", CHOICES["positions"])
+@pytest.mark.parametrize(
+    ("norm", "place"), list(itertools.product(CHOICES["norm"], CHOICES["norm_position"]))
+)
+def test_several_positions_are_read_as_by_the_model(norm, place, positions, mlp):
+    for bias in (False, True):
+        changes = dict(norm=norm, norm_position=place, positions=positions, mlp=mlp, bias=bias)
+        assert_reads_are_equal(make(**changes).double())
+
+
+def test_several_positions_with_shared_heads_and_normed_queries_are_read_as_by_the_model():
+    for changes in (dict(n_kv_heads=1), dict(qk_norm=True, n_kv_heads=2), dict(d_head=10, n_heads=3)):
+        assert_reads_are_equal(make(**changes).double())
+
+
+def test_what_was_read_beyond_the_place_to_go_on_from_is_forgotten():
+    model = make().double()
+    _, decode = prefill(model, ids(1))
+    expected = decode(ids(1, 1)[0])
+    decode.read(ids(1, 6)[0], start=3)
+    torch.testing.assert_close(decode.read(ids(1, 1)[0], start=3), expected, rtol=0, atol=1e-12)
+
+
 # --- the long way ------------------------------------------------------------------------------
 
 
@@ -232,6 +274,20 @@ def test_weights_changed_between_two_tokens_count():
         model.unembedding.weight.neg_()
     changed = [int(token) for token in tokens]
     assert changed != generate(make(), ids(1), 6, temperature=0)[0, 5:].tolist()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@torch.no_grad()
+def test_every_weight_that_changes_counts_from_the_next_token_on(preset):
+    model = make(preset).double()
+    caches = model.make_caches(1)
+    model(ids(1), caches=caches)
+    _, step = prefill(model, ids(1))
+    for position in range(3, 8):
+        for parameter in model.parameters():  # gains and biases too
+            parameter.mul_(0.9).add_(0.01)
+        new = ids(1, 1, seed=position)
+        torch.testing.assert_close(step(new[0]), model(new, caches=caches)[:, -1], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("options", [dict(temperature=0), dict(seed=0)])

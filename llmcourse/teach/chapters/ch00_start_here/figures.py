@@ -24,6 +24,7 @@ PARTS = {
         "05c precision",
         "05d clinic",
     ],
+    "Applications": ["06c generation"],
 }
 
 

@@ -98,7 +98,10 @@ def measure(seconds: float, voices: int, threads: int) -> None:
     dev = {name: error(transcripts(model, name)) for name in ("dev_digits", "dev_phrases")}
     test = {kind: transcripts(model, "test_digits", kind) for kind in CONDITIONS}
     test["test_phrases"] = transcripts(model, "test_phrases")
-    with atomic_write(FOLDER / "transcripts.csv") as temporary, open(temporary, "w", newline="") as file:
+    with (
+        atomic_write(FOLDER / "transcripts.csv") as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("condition", "voice", "said", "written"))
         writer.writerows((kind, *row) for kind, rows in test.items() for row in rows)

@@ -41,7 +41,7 @@ def test_damaged_folders_are_named(tmp_path):
     with pytest.raises(ValueError, match="cut short"):
         load_recognizer(tmp_path)
     (tmp_path / WEIGHTS).write_bytes(good)
-    (tmp_path / SHAPE).write_text("{}")
+    (tmp_path / SHAPE).write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="no file of save_recognizer"):
         load_recognizer(tmp_path)
 

@@ -17,10 +17,12 @@ def sound(samples: np.ndarray, power: Tensor, features: Tensor, config: MelConfi
     axes[0].set_ylabel("sample")
     axes[0].spines[["top", "right"]].set_visible(False)
     look = dict(aspect="auto", origin="lower", cmap="cividis", interpolation="nearest")
-    image = axes[1].imshow(power.clamp(min=1e-6).log().T, extent=(0, seconds, 0, config.rate / 2000), **look)
+    image = axes[1].imshow(
+        power.clamp(min=1e-6).log().T.numpy(), extent=(0, seconds, 0, config.rate / 2000), **look
+    )
     axes[1].set_ylabel("frequency in kHz")
     figure.colorbar(image, ax=axes[1], label="log power")
-    image = axes[2].imshow(features.T, extent=(0, seconds, 0, config.n_mels), **look)
+    image = axes[2].imshow(features.T.numpy(), extent=(0, seconds, 0, config.n_mels), **look)
     axes[2].set(ylabel="mel band", xlabel="seconds")
     figure.colorbar(image, ax=axes[2], label="log power")
     return axes
@@ -47,11 +49,15 @@ def spikes(
     """Draw features (T, M), and over them in time the probability of each word of `text` and of the blank."""
     _, axes = plots.plt.subplots(2, 1, figsize=(6.6, 4.0), layout="constrained", sharex=True)
     axes[0].imshow(
-        features.T, aspect="auto", origin="lower", cmap="cividis", extent=(0, seconds, 0, features.shape[1])
+        features.T.numpy(),
+        aspect="auto",
+        origin="lower",
+        cmap="cividis",
+        extent=(0, seconds, 0, features.shape[1]),
     )
     axes[0].set(ylabel="mel band", title=f"“{text}”")
     places = (np.arange(len(log_probs)) + 0.5) * seconds / len(log_probs)
-    shown = log_probs.exp()
+    shown = log_probs.exp().numpy()
     axes[1].plot(places, shown[:, 0], color="0.6", linestyle=":", label="blank")
     for word, color, style in zip(
         dict.fromkeys(text.split()), plots.COLORS * 2, plots.STYLES * 2, strict=False

@@ -171,7 +171,7 @@ def muon_and_adamw(
     weight_decay=0.0,
     dtype=torch.float32,
 ) -> OptimizerList:
-    """Return Muon for the matrices in `model.blocks`, AdamW for all else, as one optimizer.
+    """Return Muon for the matrices in the model's blocks, AdamW for all else, as one optimizer.
 
     `weight_decay` is for those matrices and the unembedding; embeddings and vectors do not decay. `dtype` is the precision of Muon's products.
     """
@@ -181,7 +181,7 @@ def muon_and_adamw(
 
 
 def hidden_and_other_groups(model: nn.Module, weight_decay: float) -> tuple[dict, list[dict]]:
-    """Return the group of the matrices in `model.blocks`, and the groups of all else of a GPT."""
+    """Return the group of the matrices in a model's blocks, and the groups of all else."""
     model = unwrap(model)
     hidden = [p for name, p in model.named_parameters() if is_hidden_matrix(name, p)]
     unembedding = list(model.unembedding.parameters())  # one matrix; with an adapter, two more
@@ -194,5 +194,7 @@ def hidden_and_other_groups(model: nn.Module, weight_decay: float) -> tuple[dict
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
-    """Return whether a parameter of a GPT is a matrix that maps features to features in a block."""
-    return name.startswith("blocks.") and parameter.dim() == 2 and "embedding" not in name
+    """Return whether a parameter is a matrix that maps features to features in a block, also of an encoder."""
+    return (
+        name.startswith(("blocks.", "encoder.blocks.")) and parameter.dim() == 2 and "embedding" not in name
+    )

@@ -272,6 +272,7 @@ def test_every_parameter_is_in_exactly_one_group_and_muon_has_the_matrices_of_th
     names = {name.split(".", 2)[2] for name, p in model.named_parameters() if id(p) in inside}
     assert names == {"attention.qkv.weight", "attention.out.weight", "mlp.up.weight", "mlp.down.weight"}
     assert is_hidden_matrix("blocks.0.mlp.up.weight", torch.zeros(2, 2))
+    assert is_hidden_matrix("encoder.blocks.0.mlp.up.weight", torch.zeros(2, 2))
 
 
 @pytest.mark.parametrize("targets", [TARGETS, ("unembedding",), (*TARGETS, "unembedding")])

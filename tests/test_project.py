@@ -89,6 +89,7 @@ def test_each_runtime_of_colab_satisfies_pyproject(name):
         "datasketch",
         "faker",
         "soundfile",
+        "babel",
     }
 
 

@@ -116,16 +116,20 @@ def _neighbours(signatures: np.ndarray, n_bands: int, most: int) -> Iterator[tup
                 yield order[n], order[later]
 
 
-def near_duplicates(
+def near_groups(
     texts: list[str], threshold: float = 0.7, n_hashes: int = 128, n_bands: int = 32, n: int = 5
 ) -> list[int]:
-    """Return the places of texts to drop, so that no two left are known to be near copies.
+    """Return the group of each text: the place of the first text that it is a near copy of, or its own.
 
     A pair that shares a band is compared exactly, by the Jaccard similarity of its runs of `n`
-    words; near copies of near copies form a group, of which the first is kept. Where many texts
-    share a band, as pages made from one template do, each is compared with the 16 whose signatures
-    are nearest in order, so time grows with the number of texts and not with its square. Raises
-    ValueError for a threshold outside 0-1. Source: Lee et al. 2021, arXiv:2107.06499, section 4.2.
+    words; near copies of near copies form a group. Where many texts share a band, as pages made from
+    one template do, each is compared with the 16 whose signatures are nearest in order, so time grows
+    with the number of texts and not with its square. Raises ValueError for a threshold outside 0-1.
+
+    >>> near_groups(["one two three", "four", "One, two, three!"])
+    [0, 1, 0]
+
+    Source: Lee et al. 2021, arXiv:2107.06499, section 4.2.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold} must be above 0 and at most 1")
@@ -145,4 +149,13 @@ def near_duplicates(
         low, high = sorted((first(place_of[i]), first(place_of[j])))
         if low != high and jaccard(sets[i], sets[j]) >= threshold:
             group[high] = low
-    return [place for place in range(len(texts)) if first(place) != place]
+    return [first(place) for place in range(len(texts))]
+
+
+def near_duplicates(texts: list[str], *args, **options) -> list[int]:
+    """Return the places of texts to drop, so that no two left are known to be near copies.
+
+    Of each group of `near_groups`, which takes the same arguments, the first is kept.
+    """
+    groups = near_groups(texts, *args, **options)
+    return [place for place, first in enumerate(groups) if first != place]

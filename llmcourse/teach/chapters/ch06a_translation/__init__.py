@@ -1,0 +1,1 @@
+"""The room of `06a_translation`: its exercises and its pictures."""

@@ -128,6 +128,15 @@ class Recognizer(nn.Module):
         """Return labels, numbers from 1, as words."""
         return " ".join(self.config.labels[label - 1] for label in labels)
 
+    def labels_of(self, text: str) -> list[int]:
+        """Return the labels of a text, numbers from 1. Raises ValueError for a word that the recognizer does not know."""
+        unknown = [word for word in text.split() if word not in self.config.labels]
+        if unknown:
+            raise ValueError(
+                f"the recognizer knows no {unknown[0]!r}; it knows {len(self.config.labels)} words"
+            )
+        return [self.config.labels.index(word) + 1 for word in text.split()]
+
     def transcribe(self, clips: list[Tensor]) -> list[str]:
         """Return what each clip (T, M) says, by the most probable label of each frame."""
         return [self.text(greedy_decode(log_probs)) for log_probs in self.log_probabilities(clips)]

@@ -66,7 +66,19 @@ def test_passes_count_what_speculation_did():
     assert 1 <= drafted.tokens_a_pass < 4
     assert 0 <= drafted.kept_share < 1
     assert drafted.seconds > 0
-    assert measures.price(model(), ids(1)[0], 3) > 0
+    prices = measures.prices(model(), ids(1)[0], [1, 3])
+    assert list(prices) == [1, 3]
+    assert min(prices.values()) > 0
+
+
+def test_a_guess_is_kept_or_replaced_so_that_the_models_distribution_comes():
+    p = np.array([0.5, 0.2, 0.2, 0.1])
+    tried = measures.keep_or_replace(p, {0: 1, 1: 3}, 20_000, seed=0)
+    assert tried.q.tolist() == [0.25, 0.75, 0, 0]
+    assert tried.kept == pytest.approx(0.25 + 0.2, abs=0.015)  # the sum of min(p, q); 4 standard deviations
+    assert tried.written == pytest.approx(p, abs=0.015)
+    assert measures.distance(tried.q, p) == pytest.approx(1 - 0.45)
+    assert measures.distance(p, p) == 0
 
 
 def test_kept_by_counts_what_a_rule_leaves():
@@ -94,4 +106,5 @@ def test_figures_show_what_they_are_given():
     assert [bar.get_height() for bar in axis.patches] == pytest.approx([0.7, 0.3, 0.5, 0.5, 0.69, 0.31])
     axis = figures.speculation({"speed": {0: 1.0, 2: 1.5}})
     assert axis.lines[0].get_ydata() == pytest.approx([1.0, 1.5])
-    assert len(figures.chosen({"x": p, "y": p}).lines) == 2
+    axis = figures.chosen({"x": p, "y": p}, 0.2)
+    assert [set(line.get_ydata()) == {0.2} for line in axis.lines] == [False, False, True]

@@ -1,15 +1,17 @@
 """What chapter 6c counts in texts that continue prompts.
 
-Dimensions: B texts, T tokens.
+Dimensions: B texts, T tokens, V vocabulary.
 """
 
 import time
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from llmcourse.decode.speculative import generate_speculative, reader
+from llmcourse.decode.drafts import guess
+from llmcourse.decode.speculative import check_by_chance, generate_speculative, reader
 from llmcourse.evaluate.diversity import distinct_n, repetition, self_bleu
 from llmcourse.evaluate.likelihood import token_losses
 from llmcourse.ngrams import NGramModel
@@ -44,6 +46,39 @@ def numbers(judge, tokenizer, prompts: Tensor, rows: Tensor) -> Numbers:
     return Numbers(*counted, surprise(judge, prompts, rows))
 
 
+def distance(p: np.ndarray, q: np.ndarray) -> float:
+    """Return the total variation distance of two distributions (V,): half the sum of absolute differences.
+
+    >>> distance(np.array([0.5, 0.5]), np.array([1.0, 0.0]))
+    0.5
+    """
+    return float(np.abs(p - q).sum() / 2)
+
+
+class Tried(NamedTuple):
+    """What became of the guesses of a draft at one place."""
+
+    q: np.ndarray  # (V,) the draft's own distribution
+    written: np.ndarray  # (V,) shares of the tokens that were kept or drawn as a replacement
+    kept: float  # share of the guesses
+
+
+def keep_or_replace(p: np.ndarray, candidates: dict[int, float], n: int, seed: int) -> Tried:
+    """Let a draft guess one token `n` times, by the weights of `candidates`, and a model with p (V,) check it.
+
+    A pass over one guess gives two distributions: one to test the guess, one for the token after it. Only
+    the first token that is chosen counts here, so p stands in both rows.
+    """
+    rng, both, written, kept = np.random.default_rng(seed), np.stack([p, p]), np.zeros_like(p), 0
+    for _ in range(n):
+        tokens = check_by_chance(both, [guess(candidates, len(p), 1.0, rng)], rng)
+        written[tokens[0]] += 1 / n
+        kept += len(tokens) == 2  # the guess and the token after it; else the replacement alone
+    q = np.zeros_like(p)
+    q[list(candidates)] = list(candidates.values())
+    return Tried(q / q.sum(), written, kept / n)
+
+
 class Passes(NamedTuple):
     """What speculation needed for some texts."""
 
@@ -66,13 +101,18 @@ def passes(model, prompts: Tensor, n_new: int, seed: int, **options) -> Passes:
 
 
 @torch.no_grad()
-def price(model, prompt: Tensor, n_tokens: int) -> float:
-    """Return the seconds of the processor that one pass over `n_tokens` tokens behind a prompt (T,) takes."""
+def prices(model, prompt: Tensor, counts: list[int]) -> dict[int, float]:
+    """Return for each count the seconds of the processor that one pass over so many tokens behind a prompt takes.
+
+    The counts take turns, and the quickest turn of each is returned: other programs slow all of them down.
+    """
+    best = dict.fromkeys(counts, float("inf"))
     with evaluating(model):
-        read, ids, blocks = reader(model, prompt), prompt[:n_tokens], []
-        for _ in range(6):
-            start = time.process_time()
-            for _ in range(20):
-                read(ids, len(prompt))
-            blocks.append((time.process_time() - start) / 20)
-    return min(blocks[1:])  # the first one warms up
+        read = reader(model, prompt)
+        for _ in range(25):
+            for n in counts:
+                start = time.process_time()
+                for _ in range(5):
+                    read(prompt[:n], len(prompt))
+                best[n] = min(best[n], (time.process_time() - start) / 5)
+    return best

@@ -1,0 +1,1 @@
+"""The room of `06d_speech_recognition`."""

@@ -85,7 +85,7 @@ class Runs:
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 self.rows = list(csv.DictReader(file))
-        self.text = load_characters(length=None, quiet=True)
+        self.text = load_characters(length=None)
 
     def make(self, part, optimizer, technique, recipe, changes, seed) -> float:
         """Return the loss of a run on the tuning text, from the table or by training."""

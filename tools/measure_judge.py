@@ -32,7 +32,7 @@ LAYER = 4  # of the frozen features: the winner of an earlier cross-validation
 
 def reviews():
     """Return the training reviews, drawn as in the chapter with its seed, and the test reviews."""
-    train, _, test = split_by_movie(load_reviews(quiet=True))
+    train, _, test = split_by_movie(load_reviews())
     chosen = random.Random(SEEDS[0]).sample(range(len(train)), N_REVIEWS)
     return [train[i] for i in chosen], test
 
@@ -45,7 +45,7 @@ def token_rows(tokenizer, some) -> list[list[int]]:
 def train_judge(seed: int, steps: int = STEPS):
     """Return the tokenizer, the model after the first `steps` of its run, and the loss of each step."""
     train, _ = reviews()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(encoder_name(quiet=True))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(encoder_name())
     torch.manual_seed(seed)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(encoder_name(quiet=True))
     model.base_model.embeddings.requires_grad_(False)

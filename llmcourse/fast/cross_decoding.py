@@ -19,10 +19,10 @@ from llmcourse import fast
 from llmcourse.attention import MultiHeadAttention
 from llmcourse.cross_attention import CrossAttention, Source, sources_of
 from llmcourse.encoder_decoder import DecoderBlock, Encoder, EncoderBlock, EncoderDecoder, Memory
+from llmcourse.fast.products import linear_step, norm_step
 from llmcourse.mlp import ACTIVATIONS, MLP
 from llmcourse.positions import apply_rotary
 
-Function = Callable[[Tensor], Tensor]
 PARTS = {
     EncoderDecoder,
     Encoder,
@@ -167,7 +167,7 @@ def attention_step(layer: MultiHeadAttention, n_rows: int) -> Callable:
     row = layer.qkv.weight.new_empty(n_rows, (H + 2 * G) * D)  # the projection always lands here
     heads = row.view(n_rows, -1, 1, D)
     q, k, queries_and_keys, new = heads[:, :H], heads[:, H : H + G], heads[:, : H + G], heads[:, H:]
-    qkv, out = linear_step(layer.qkv, row), residual_step(layer.out)
+    qkv, out = linear_step(layer.qkv, out=row), residual_step(layer.out)
     normed, q_norm, k_norm = (
         isinstance(layer.q_norm, nn.RMSNorm),
         norm_step(layer.q_norm),
@@ -193,7 +193,7 @@ def cross_step(layer: CrossAttention, source: Source, n_rows: int) -> Callable:
     H, G, D, B = layer.n_heads, layer.n_kv_heads, layer.d_head, len(source.k)
     row = layer.q.weight.new_empty(n_rows, H * D)
     heads = row.view(B, n_rows // B, H, D).transpose(1, 2)  # (B, H, N, D)
-    q, out, q_norm = linear_step(layer.q, row), residual_step(layer.out), norm_step(layer.q_norm)
+    q, out, q_norm = linear_step(layer.q, out=row), residual_step(layer.out), norm_step(layer.q_norm)
 
     def step(x: Tensor, h: Tensor) -> Tensor:
         q(h)
@@ -213,25 +213,6 @@ def mlp_step(mlp: MLP) -> Callable:
 
     activation = swiglu if mlp.kind == "swiglu" else ACTIVATIONS[mlp.kind]
     return lambda x, h: down(x, activation(up(h)))
-
-
-def norm_step(norm: nn.Module) -> Function:
-    """Return the norm as a function."""
-    if isinstance(norm, nn.Identity):
-        return lambda x: x
-    shape, weight, eps = norm.normalized_shape, norm.weight, norm.eps
-    if isinstance(norm, nn.RMSNorm):
-        return lambda x: torch.rms_norm(x, shape, weight, eps)
-    return lambda x: torch.layer_norm(x, shape, weight, norm.bias, eps)
-
-
-def linear_step(layer: nn.Linear, out: Tensor | None = None) -> Function:
-    """Return x (R, in) -> (R, out) as a function that may write to `out`."""
-    turned, bias = layer.weight.detach().t(), layer.bias
-    if bias is None:
-        return lambda x: torch.mm(x, turned, out=out)
-    bias = bias.detach()
-    return lambda x: torch.addmm(bias, x, turned, out=out)
 
 
 def residual_step(layer: nn.Linear) -> Callable:

@@ -27,7 +27,7 @@ def norm_step(norm: nn.Module) -> Function:
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
-def linear_step(layer: nn.Linear, single: bool, out: Tensor | None = None) -> Function:
+def linear_step(layer: nn.Linear, single: bool = False, out: Tensor | None = None) -> Function:
     """Return x (N, in) -> (N, out), or (in,) -> (out,) for `single`, as a function that may write to `out`."""
     weight, bias = layer.weight.detach(), layer.bias
     turned = weight.t()

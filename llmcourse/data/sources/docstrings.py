@@ -16,6 +16,7 @@ from pathlib import Path
 
 from llmcourse.data.cleaning.dedup import near_groups, normalize
 from llmcourse.data.manifest import Files, fetch
+from llmcourse.data.summary_text import sentences
 
 SPLIT = {  # chosen by subject before any model was trained: the test has terminals, control, weather, Word, queues
     "train": ("cinder", "cirq", "discord", "ibis", "kornia", "nova", "pyglet", "pymc", "pyro", "pyvista",
@@ -43,8 +44,6 @@ FIELD = re.compile(
     r"\n(?=\s*(?:[-*+•] |:\w+[^:\n]*:(?!`)|>>> |@\w+ ))"
 )  # fields and lists need no empty line before
 NO_DESCRIPTION = re.compile(r"\b(?:todo|fixme|deprecated)\b", re.IGNORECASE)
-ENDING = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9])")
-ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|cf|vs|etc|al|Fig|Eq|Sec|Dr|St|approx|resp|w\.r\.t)\.$")
 
 
 @dataclass(frozen=True)
@@ -119,21 +118,6 @@ def plain_text(text: str) -> str:
     return " ".join(text.translate(str.maketrans("‘’“”–—", "''\"\"--")).split())
 
 
-def sentences(text: str) -> list[str]:
-    """Return the sentences of a text, white space evened; "e.g." and its like end none.
-
-    >>> sentences("It reads a file, e.g. This. Then  it stops.")
-    ['It reads a file, e.g. This.', 'Then it stops.']
-    """
-    found: list[str] = []
-    for piece in ENDING.split(" ".join(text.split())):
-        if found and ABBREVIATION.search(found[-1]):
-            found[-1] += " " + piece
-        elif piece:
-            found.append(piece)
-    return found
-
-
 def clean(docstring: str, alone: bool = False) -> tuple[str, str] | str:
     """Return (first sentence, prose after it) as they are learnt from, or a few words that say why not.
 
@@ -167,7 +151,11 @@ def clean(docstring: str, alone: bool = False) -> tuple[str, str] | str:
         return "beyond ASCII"
     if _is_code(summary, 0.1) or _is_code(body, 0.15):
         return "code or formulas"
-    if not re.match(r"[A-Za-z]", summary) or summary[-1] in ":,;" or NO_DESCRIPTION.search(summary):
+    if (
+        not re.match(r"[A-Za-z][\w.]*(?![\w.(])", summary)
+        or summary[-1] in ":,;"
+        or NO_DESCRIPTION.search(summary)
+    ):
         return "no description"
     return summary, body
 

@@ -17,9 +17,9 @@ from llmcourse.data.sources.docstrings import (
     definitions,
     load_docstrings,
     plain_text,
-    sentences,
     split_docstrings,
-)  # fmt: skip
+)
+from llmcourse.data.summary_text import sentences
 
 
 def hide_packages(monkeypatch, tmp_path):

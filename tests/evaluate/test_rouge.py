@@ -19,7 +19,24 @@ from llmcourse.evaluate.rouge import (
     words,
 )
 
-WORDS = ["draw", "the", "chart", "of", "a", "line,", "and", "the", "Line's", "end.", "It's", "3-D", "(or", "2-D)", "été", ""]
+WORDS = [
+    "draw",
+    "the",
+    "chart",
+    "of",
+    "a",
+    "line,",
+    "and",
+    "the",
+    "Line's",
+    "end.",
+    "It's",
+    "3-D",
+    "(or",
+    "2-D)",
+    "été",
+    "",
+]
 
 
 def random_texts(n, seed=0, most=12):

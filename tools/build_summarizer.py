@@ -2,7 +2,7 @@
 
 It resumes where it stopped. The model, a card, what it reached (results.json) and the score of each test
 docstring (scores.csv) go to data/checkpoints/summarization/. `--measure` only measures again what lies
-there; `--ablation` trains small models with and without the pointer, over seeds (ablation.json).
+there; `--ablation` trains the chapter's small model with and without the pointer, over seeds (ablation.json).
 """
 
 import argparse
@@ -15,30 +15,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from llmcourse.pointer import PointerConfig, PointerGenerator
 
 from llmcourse.data.manifest import fetch
 from llmcourse.data.pairs import PairBatches
 from llmcourse.data.sources.docstrings import SPLIT, load_docstrings, split_docstrings
-from llmcourse.data.sources.encoder import encoder_name
-from llmcourse.data.summary_text import END, PAD, START, encode_pair, name_words, source_text, train_tokenizer
+from llmcourse.data.summary_text import END, PAD, START, encode_pair, source_text, train_tokenizer
 from llmcourse.decode.summarizer import Summarizer, load_summarizer
-from llmcourse.evaluate.extractive import best_sentence, first_words, lead, textrank
 from llmcourse.evaluate.rouge import NAMES, rouge_scores, source_share
 from llmcourse.evaluate.significance import bootstrap_interval, paired_comparison
-from llmcourse.finetune.classify import encoder_features
 from llmcourse.losses import seq2seq_loss, smoothed_next_token_loss
 from llmcourse.optim import muon_and_adamw
+from llmcourse.pointer import PointerConfig, PointerGenerator
 from llmcourse.pretrained import save_model
 from llmcourse.runtime import set_up
 from llmcourse.schedules import warmup_linear
 from llmcourse.support.files import atomic_write
+from llmcourse.teach.chapters.ch06b_summarization import systems as room
 from llmcourse.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "data" / "checkpoints" / "summarization"
 RUNS = ROOT / "runs"
-SEED, VOCABULARY, COPIED_WORDS = 1234, 4000, 8
+SEED, VOCABULARY = 1234, 4000
 CONFIG = dict(
     context_length=48,
     source_context_length=160,
@@ -49,7 +47,7 @@ CONFIG = dict(
     dropout=0.1,
 )
 RECIPE = dict(muon_lr=0.02, adamw_lr=3e-3, weight_decay=0.1, batch_size=64, smoothing=0.1)
-SEEDS, ABLATION_STEPS = (1, 2, 3), 300
+SEEDS, SMALL_VOCABULARY = (1, 2, 3), 2000  # of the small models with and without the pointer
 
 CARD = """# Summarizer of docstrings, with a pointer
 
@@ -133,35 +131,12 @@ def build(steps: int) -> None:
     save_model(FOLDER, model, tokenizer)
 
 
-def baselines(definitions, references, embed=None) -> dict[str, list[str]]:
-    """Return name -> summaries of the systems that need no training."""
-    texts = [d.source for d in definitions]
-    names = [name_words(d.name.rsplit(".", 1)[-1]) for d in definitions]
-    systems = {"lead-1": lead(texts)}
-    if embed is not None:
-        systems["TextRank"] = textrank(texts, embed)
-    return systems | {
-        f"first {COPIED_WORDS} words": first_words(texts, COPIED_WORDS),
-        "name": names,
-        "best sentence": best_sentence(texts, references),
-    }
-
-
-def sentence_vectors(sentences: list[str]) -> np.ndarray:
-    """Return (N, 384), MiniLM's vectors of sentences: the means of its last layer."""
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = encoder_name(quiet=True)
-    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    return encoder_features(model, tokenizer, sentences, max_length=128)[:, -1].numpy()
-
-
 def measure() -> None:
     """Measure the stored model and the baselines on the test packages; write results, scores and the card."""
     parts, summarizer = load_parts(), load_summarizer(FOLDER)
     test = parts["test"]
     references, read = [d.target for d in test], [source_text(d) for d in test]
-    systems = baselines(test, references, sentence_vectors)
+    systems = room.without_training(test, room.sentence_vectors)
     systems["model"] = summarizer.summarize(test, cut=True)
     scores = {name: rouge_scores(texts, references) for name, texts in systems.items()}
     shares = {name: source_share(texts, read) for name, texts in systems.items()}
@@ -249,11 +224,11 @@ def write_card(results: dict, summarizer: Summarizer) -> None:
 
 
 def ablation() -> None:
-    """Train with and without the pointer, over seeds, on the same batches; go on where it stopped."""
+    """Train chapter 6b's small model with and without the pointer, over seeds; go on where it stopped."""
     path = FOLDER / "ablation.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    parts = load_parts()
-    tokenizer, encoded = prepared(parts)
+    parts, _ = room.load_some()
+    tokenizer = train_tokenizer(parts["train"], SMALL_VOCABULARY)
     test = parts["test"]
     references, read = [d.target for d in test], [source_text(d) for d in test]
     for seed in SEEDS:
@@ -261,12 +236,12 @@ def ablation() -> None:
             if any((row["seed"], row["copy"]) == (seed, copy) for row in rows):
                 continue
             begun = time.process_time()
-            model, training = run(tokenizer, encoded, copy, seed, ABLATION_STEPS)
-            last = list(training)[-1].loss
-            texts = Summarizer(model.eval(), tokenizer).summarize(test, cut=True)
+            summarizer, history = room.train_small(tokenizer, parts["train"], copy, seed)
+            texts = summarizer.summarize(test, cut=True)
             scores = rouge_scores(texts, references)
+            loss = float(np.mean([step.loss for step in history[-20:]]))
             rows.append(
-                dict(seed=seed, copy=copy, steps=ABLATION_STEPS, loss=round(last, 4))
+                dict(seed=seed, copy=copy, steps=len(history), n_test=len(test), loss=round(loss, 4))
                 | {metric: round(float(scores[metric].mean()), 4) for metric in NAMES}
                 | dict(share=round(float(source_share(texts, read).mean()), 4))
                 | dict(cpu=round(time.process_time() - begun, 1))

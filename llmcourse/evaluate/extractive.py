@@ -73,23 +73,38 @@ def textrank(texts: list[str], embed: Embed, damping: float = 0.85) -> list[str]
     """Return the sentence of each text that the others point to most, the first among equals.
 
     Two sentences point to each other with the cosine of their vectors, where it is positive. `embed` gives
-    the vectors (N, D) of all sentences of all texts together.
+    the vectors (N, D) of all sentences of all texts together; of texts with one or two sentences, which are
+    always equal, the first is taken without asking.
 
     >>> axes = {"a": [1, 0], "b": [0.7, 0.7], "c": [0, 1]}
     >>> textrank(["A a. B b. C c."], lambda rows: np.array([axes[row[0].lower()] for row in rows]))
     ['B b.']
     """
     rows = [sentences(text) for text in text_list(texts)]
-    flat = [sentence for row in rows for sentence in row]
-    vectors = np.asarray(embed(flat), dtype=float) if flat else np.zeros((0, 1))
-    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    flat = [sentence for row in rows if len(row) > 2 for sentence in row]
+    vectors = np.asarray(embed(flat)) if flat else np.zeros((0, 1))
     chosen, start = [], 0
     for row in rows:
-        part = vectors[start : start + len(row)]
-        start += len(row)
-        weights = np.maximum(part @ part.T, 0) * (1 - np.eye(len(row)))
-        chosen.append(row[int(page_rank(weights, damping).round(9).argmax())] if row else "")
+        best = 0
+        if len(row) > 2:
+            part = vectors[start : start + len(row)]
+            start += len(row)
+            best = int(page_rank(votes(part), damping).round(9).argmax())
+        chosen.append(row[best] if row else "")
     return chosen
+
+
+def votes(vectors) -> np.ndarray:
+    """Return (N, N), how strongly sentences point to each other: the positive cosines of vectors (N, D).
+
+    None points to itself.
+
+    >>> votes([[1, 0], [0.6, 0.8]]).round(1).tolist()
+    [[0.0, 0.6], [0.6, 0.0]]
+    """
+    vectors = np.asarray(vectors, dtype=float)
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return np.maximum(vectors @ vectors.T, 0) * (1 - np.eye(len(vectors)))
 
 
 def best_sentence(texts: list[str], references: list[str]) -> list[str]:

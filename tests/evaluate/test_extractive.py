@@ -49,7 +49,8 @@ def test_the_sentence_in_the_middle_wins_and_the_first_among_equals():
     vectors = {"One": [1, 0, 0], "Two": [0.7, 0.7, 0], "Thr": [0, 1, 0.1]}
     embed = lambda rows: np.array([vectors[row[:3]] for row in rows])  # noqa: E731
     assert textrank([TEXT, "", "One is."], embed) == ["Two is green and long.", "", "One is."]
-    assert textrank(["One is red. Two is green."], embed) == ["One is red."]
+    assert textrank(["One is red. Two is green."], embed) == textrank(["One is red. Two is green."], None)
+    assert page_rank([[0, 0.3], [0.3, 0]]).tolist() == [0.5, 0.5]  # of two, the first, whatever their vectors
     assert textrank([""], None) == [""]
 
 

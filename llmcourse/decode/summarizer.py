@@ -11,12 +11,14 @@ import torch
 from llmcourse.data.batches import pad_right
 from llmcourse.data.manifest import course_data
 from llmcourse.data.summary_text import END, START, finish, source_text
+from llmcourse.decode.repeats import no_repeat
 from llmcourse.pointer import Copying, PointerGenerator
 from llmcourse.pretrained import load_model
 from llmcourse.seq2seq import generate_target
 from llmcourse.tokenizer import BPETokenizer
 
 LONGEST = 30  # tokens of a summary: 99 of 100 first sentences have fewer
+RUN = 2  # no run of so many tokens comes twice in a summary: a small model that copies falls into loops
 
 
 class Summarizer:
@@ -45,7 +47,7 @@ class Summarizer:
         return ids[:limit]
 
     def write(self, definitions: Iterable, cut: bool = False, batch_size: int = 64) -> list[list[int]]:
-        """Return the ids written for each definition, greedily, without the end token."""
+        """Return the ids written for each definition, without the end token: greedily, no two tokens in a row twice."""
         rows = [self.prepare(definition, cut) for definition in definitions]
         order = sorted(
             range(len(rows)), key=lambda i: len(rows[i])
@@ -54,7 +56,8 @@ class Summarizer:
         longest = min(LONGEST, self.model.config.context_length)
         for start in range(0, len(order), batch_size):
             some = order[start : start + batch_size]
-            ids = generate_target(self.model, [rows[i] for i in some], longest, self.start_id, self.end_id)
+            sources, ends = [rows[i] for i in some], (self.start_id, self.end_id)
+            ids = generate_target(self.model, sources, longest, *ends, process=no_repeat(RUN))
             for i, row in zip(some, ids.tolist(), strict=True):
                 out[i] = row[: row.index(self.end_id)] if self.end_id in row else row
         return out

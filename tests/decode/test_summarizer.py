@@ -12,6 +12,7 @@ from llmcourse.data.summary_text import (
     target_text,
     train_tokenizer,
 )
+from llmcourse.decode.repeats import no_repeat
 from llmcourse.decode.summarizer import Summarizer, load_summarizer
 from llmcourse.pointer import PointerConfig, PointerGenerator
 from llmcourse.pretrained import save_model
@@ -37,7 +38,12 @@ def test_batches_give_what_each_definition_gives_alone(summarizer):
     alone = []
     for definition in DEFINITIONS:
         ids = generate_target(
-            summarizer.model, summarizer.prepare(definition), 12, summarizer.start_id, summarizer.end_id
+            summarizer.model,
+            summarizer.prepare(definition),
+            12,
+            summarizer.start_id,
+            summarizer.end_id,
+            process=no_repeat(2),
         )
         alone.append(finish(summarizer.tokenizer, ids[0].tolist()))
     assert summarizer.summarize(DEFINITIONS) == alone

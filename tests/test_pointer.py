@@ -19,6 +19,7 @@ from llmcourse.losses import seq2seq_loss
 from llmcourse.optim import muon_and_adamw
 from llmcourse.pointer import PointerConfig, PointerGenerator, mix
 from llmcourse.pretrained import load_model, save_model
+from llmcourse.sampling import next_probabilities
 from llmcourse.seq2seq import generate_target, prefill_target
 from llmcourse.tokenizer import BPETokenizer
 from llmcourse.training import train
@@ -159,6 +160,25 @@ def test_the_model_puts_out_the_mixture_of_what_copying_tells(padded):
     assert [m.shape for m in model.cross_attention_maps(SOURCE, target)] == [(2, 4, 7, 4)] * 2
 
 
+def test_where_it_copies_from_are_torchs_weights_of_one_head():
+    model, target = small_model(), ids()
+    theirs = nn.MultiheadAttention(16, 1, bias=False, batch_first=True, dtype=torch.float64)
+    query, key = model.pointer.query.weight, model.pointer.key.weight
+    theirs.load_state_dict({"in_proj_weight": torch.cat([query, key, key])}, strict=False)
+    memory = model.encode(SOURCE, MASK)
+    states = model.decoder_states(target, memory), memory.states, memory.states
+    close(
+        model.copying(SOURCE, target, MASK).weights, theirs(*states, key_padding_mask=MASK == 0)[1].detach()
+    )
+
+
+def test_dropout_is_off_while_one_looks_and_on_again_after():
+    model = small_model(dropout=0.5).train()
+    one, other = (model.copying(SOURCE, ids()) for _ in range(2))
+    assert torch.equal(one.weights, other.weights)
+    assert model.training
+
+
 def test_padding_is_not_copied_and_changes_nothing():
     model, target = small_model(), ids()
     padded = torch.cat([SOURCE, torch.full((2, 3), 4)], dim=1)
@@ -235,6 +255,20 @@ def test_greedy_is_the_argmax_of_the_whole_model_again_and_again(quick):
         assert torch.equal(generate_target(model, SOURCE, 8, 0, source_mask=MASK), written[:, 1:])
         log_p, _ = prefill_target(model, SOURCE, 0, MASK)
     close(log_p, model(SOURCE, written[:, :1], MASK)[:, 0])
+
+
+def test_sampling_and_a_process_take_log_probabilities_as_logits():
+    log_p, _ = prefill_target(small_model(), SOURCE, 0, MASK)
+    close(next_probabilities(log_p), log_p.exp())
+    seen = []
+
+    def only_three(token_ids, log_probabilities):
+        seen.append(log_probabilities.exp().sum(-1))
+        return log_probabilities.masked_fill(torch.arange(V) != 3, float("-inf"))
+
+    written = generate_target(small_model(), SOURCE, 2, 0, process=only_three, temperature=1.0, seed=0)
+    assert written.tolist() == [[3, 3], [3, 3]]
+    close(torch.stack(seen), torch.ones(2, 2).double())
 
 
 @pytest.mark.parametrize("quick", [True, False])

@@ -55,8 +55,9 @@ def train_small(
 
 def sentence_vectors(sentences: list[str]) -> np.ndarray:
     """Return (N, 384), MiniLM's vectors of sentences: the means of its last layer, of 64 tokens at most."""
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoTokenizer, logging
 
+    logging.disable_progress_bar()
     folder = encoder_name(quiet=True)
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     return encoder_features(model, tokenizer, sentences, max_length=64)[:, -1].numpy()

@@ -165,6 +165,19 @@ def _is_code(text: str, most: float) -> bool:
     return len(re.findall(r"[^\w\s.,;:'\"()?!-]|_|\d", text)) > most * len(text)
 
 
+def package_files(package: str, quiet: bool = False) -> Files:
+    """Return name -> content of the Python files of a package of the split.
+
+    Where the package is not to be had, modules of Python's standard library stand in, which differ with its
+    version. Raises ValueError for a package that the split does not name.
+    """
+    known = [name for names in SPLIT.values() for name in names]
+    if package not in known:
+        raise ValueError(f"package={package!r} is none of the split: choose from {sorted(known)}")
+    generate = partial(stand_in, known.index(package), len(known))
+    return fetch(f"docstrings-{package}", generate=generate, quiet=quiet).files
+
+
 def load_docstrings(
     package: str, alone: bool = False, quiet: bool = False
 ) -> tuple[list[Docstring], Counter]:
@@ -173,20 +186,14 @@ def load_docstrings(
     Counts have "docstrings" (all), "pairs" (kept), "again" (a text or a first sentence that the package had
     before) and the reasons of `clean`. With `alone`, docstrings of a single sentence come too, with an empty
     source: they teach what a name says, and are no task for a summarizer. Tests, examples and what a package took from others are not read.
-    Where the package is not to be had, modules of Python's standard library stand in, which differ with its
-    version. Raises ValueError for a package that the split does not name.
+    Raises ValueError as `package_files` does.
     """
-    known = [name for names in SPLIT.values() for name in names]
-    if package not in known:
-        raise ValueError(f"package={package!r} is none of the split: choose from {sorted(known)}")
-    data = fetch(
-        f"docstrings-{package}", generate=partial(stand_in, known.index(package), len(known)), quiet=quiet
-    )
+    files = package_files(package, quiet)
     counts, seen, pairs = Counter(), set(), []
-    for path in sorted(data.files):
+    for path in sorted(files):
         if TESTS.search(path):
             continue
-        for name, parameters, docstring in definitions(data.files[path]):
+        for name, parameters, docstring in definitions(files[path]):
             counts["docstrings"] += 1
             pair = clean(docstring, alone)
             if not isinstance(pair, str):

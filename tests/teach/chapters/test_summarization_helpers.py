@@ -72,3 +72,8 @@ def test_bars_and_points_are_what_they_are_given():
     assert [text.get_text() for text in axis.get_yticklabels()] == ["lead-1", "model"]
     axes = figures.votes(np.ones((2, 2)), [0.4, 0.6], ["1", "2"])
     assert [bar.get_width() for bar in axes[1].patches] == [0.4, 0.6]
+
+
+def test_a_definition_is_found_by_its_name_and_another_stands_in():
+    assert systems.named(DEFINITIONS, "close") is DEFINITIONS[1]
+    assert systems.named(DEFINITIONS, "nowhere") is DEFINITIONS[0]

@@ -8,7 +8,7 @@ import torch
 from llmcourse.data.pairs import PairBatches
 from llmcourse.data.sources.docstrings import SPLIT, Docstring, load_docstrings, split_docstrings
 from llmcourse.data.sources.encoder import encoder_name
-from llmcourse.data.summary_text import END, PAD, START, encode_pair, name_words
+from llmcourse.data.summary_text import END, PAD, START, encode_pair, name_words, sentences
 from llmcourse.decode.summarizer import Summarizer
 from llmcourse.evaluate.extractive import Embed, best_sentence, first_words, lead, textrank
 from llmcourse.finetune.classify import encoder_features
@@ -32,6 +32,11 @@ def load_some(
         pairs += found
         counts += counted
     return split_docstrings(pairs), counts
+
+
+def named(definitions: list[Docstring], name: str) -> Docstring:
+    """Return the definition of a name; on a stand-in, which lacks it, one whose text has most sentences."""
+    return max(definitions, key=lambda d: (d.name == name, len(sentences(d.source))))
 
 
 def train_small(

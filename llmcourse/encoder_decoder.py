@@ -174,6 +174,10 @@ class EncoderDecoder(GPT):
 
         With `caches`, from `make_caches(B·N)`, the ids are those behind what the caches hold.
         """
+        return self.predict(self.decoder_states(target_ids, memory, caches), memory.layers)
+
+    def decoder_states(self, target_ids: Tensor, memory: Memory, caches=None) -> Tensor:
+        """Return the states (B·N, T, C) that `predict` makes logits of; the arguments are those of `decode`."""
         B = len(memory.states)
         if target_ids.dim() != 2 or len(target_ids) % B:
             raise ValueError(
@@ -183,7 +187,11 @@ class EncoderDecoder(GPT):
         x, rotary = self.embed(target_ids, caches[0].length if caches else 0)  # (B·N, T, C)
         for i, block in enumerate(self.blocks):
             x = block(x, memory.layers[i], rotary, caches[i] if caches else None)
-        return self.unembedding(self.final_norm(x))
+        return self.final_norm(x)
+
+    def predict(self, states: Tensor, layers: list[Source]) -> Tensor:
+        """Return logits (B·N, T, V) from the states (B·N, T, C); a model that copies looks at the source too."""
+        return self.unembedding(states)
 
     def forward(self, source: Tensor, target_ids: Tensor, source_mask: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) after each of the target ids (B, T), from source ids (B, S).
@@ -210,7 +218,7 @@ class EncoderDecoder(GPT):
         with evaluating(self):
             memory = self.encode(source, source_mask)
             x, rotary = self.embed(target_ids)
-            for block, known in zip(self.blocks, memory.layers, strict=True):
+            for block, known in zip(self.blocks, memory.layers, strict=False):  # a pointer has one more
                 maps.append(weights(block, x, known, rotary))
                 x = block(x, known, rotary)
         return maps

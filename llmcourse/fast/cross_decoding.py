@@ -21,6 +21,7 @@ from llmcourse.cross_attention import CrossAttention, Source, sources_of
 from llmcourse.encoder_decoder import DecoderBlock, Encoder, EncoderBlock, EncoderDecoder, Memory
 from llmcourse.fast.products import linear_step, norm_step
 from llmcourse.mlp import ACTIVATIONS, MLP
+from llmcourse.pointer import Pointer, PointerGenerator
 from llmcourse.positions import apply_rotary
 
 PARTS = {
@@ -34,11 +35,12 @@ PARTS = {
     nn.Linear,
 }
 PARTS |= {nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout, nn.ModuleList}
+PARTS |= {PointerGenerator, Pointer}
 
 
 def is_supported(model: nn.Module) -> bool:
     """Return whether this module knows every part of `model`; hooks and adapters need the long way."""
-    if not fast.enabled or type(model) is not EncoderDecoder:
+    if not fast.enabled or type(model) not in (EncoderDecoder, PointerGenerator):
         return False
     return not torch.is_autocast_enabled(model.token_embedding.weight.device.type) and all(
         type(module) in PARTS and not module._forward_hooks and not module._forward_pre_hooks
@@ -66,7 +68,8 @@ class TargetDecoder:
     def __init__(self, model: EncoderDecoder, memory: Memory):
         config, states = model.config, memory.states
         self.model, self.position, self.n_sources = model, 0, len(states)
-        self.sources = [plain_source(source) for source in memory.layers]
+        plain, rest = memory.layers[: config.n_layers], memory.layers[config.n_layers :]
+        self.sources = [*map(plain_source, plain), *rest]
         sizes = 2 * (config.n_kv_heads or config.n_heads), config.context_length, config.head_width
         self.key_values = states.new_empty(len(states), config.n_layers, *sizes)  # of what is written
         self.make_steps()
@@ -81,10 +84,12 @@ class TargetDecoder:
         self.keys, self.values = self.key_values.chunk(2, dim=2)
         self.blocks = [
             block_step(block, source, self.n_rows)
-            for block, source in zip(self.model.blocks, self.sources, strict=True)
+            for block, source in zip(self.model.blocks, self.sources, strict=False)
         ]
         final_norm, unembedding = norm_step(self.model.final_norm), linear_step(self.model.unembedding)
         self.end = lambda x: unembedding(final_norm(x))
+        if isinstance(self.model, PointerGenerator):
+            self.end = lambda x: self.model.predict(final_norm(x)[:, None], self.sources)[:, 0]
 
     @torch.inference_mode()
     def __call__(self, new: Tensor) -> Tensor:

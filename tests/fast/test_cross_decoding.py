@@ -8,18 +8,19 @@ from torch import nn
 
 from llmcourse import fast
 from llmcourse.config import CHOICES
-from llmcourse.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from llmcourse.encoder_decoder import EncoderDecoder
 from llmcourse.fast.cross_decoding import TargetDecoder, build_target_decoder, is_supported
+from llmcourse.pointer import PointerGenerator
 from llmcourse.seq2seq import prefill_target
 
 V = 13
 SOURCE, MASK = torch.tensor([[5, 6, 7], [9, 3, 2]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
 
 
-def small_model(**options):
+def small_model(kind=EncoderDecoder, **options):
     torch.manual_seed(0)
     sizes = dict(vocab_size=V, context_length=7, d_model=16, n_heads=4, n_layers=2)
-    model = EncoderDecoder(EncoderDecoderConfig(**(sizes | options))).double().eval()
+    model = kind(kind.config_type(**(sizes | options))).double().eval()
     for name, parameter in model.named_parameters():
         nn.init.normal_(parameter, mean=1.0 if "norm" in name and "weight" in name else 0.0, std=0.3)
     return model
@@ -64,6 +65,11 @@ def test_every_kind_of_part(parts):
 )
 def test_every_shape(options):
     assert_equal_steps(small_model(**options))
+
+
+@pytest.mark.parametrize("options", [dict(), dict(unembedding_bias=True), dict(copy=False)], ids=str)
+def test_a_model_that_copies(options):
+    assert_equal_steps(small_model(PointerGenerator, **options))
 
 
 def test_what_it_does_not_know_goes_the_long_way():

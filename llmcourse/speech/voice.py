@@ -7,9 +7,10 @@ Dimensions: T frames, M mel bands.
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -99,6 +100,28 @@ def phonemes_of(text: str, more: Mapping[str, str] | None = None) -> list[str]:
             f"more={{{word!r}: 'h ə l ˈoʊ'}}"
         )
     return [SILENCE, *(phoneme for word in words for phoneme in known[word]), SILENCE]
+
+
+def sounds() -> tuple[str, ...]:
+    """Return all phonemes of the lexicon, the silence first: what a synthesizer of this voice must know.
+
+    >>> len(sounds())
+    55
+    """
+    return SILENCE, *sorted({phoneme for said in lexicon().values() for phoneme in said})
+
+
+def word_starts(text: str, durations: Sequence[int]) -> list[float]:
+    """Return at which second each word of a text begins, by the durations, in frames, of its phonemes.
+
+    >>> word_starts("call anna", [8, 4, 8, 4, 8, 8, 8, 8])
+    [0.1, 0.3]
+    """
+    ends, place, found = list(accumulate(durations)), 0, []
+    for word in text.split():
+        found.append(ends[place] * VOICE.hop / VOICE.rate)
+        place += len(lexicon()[word])
+    return found
 
 
 @cache

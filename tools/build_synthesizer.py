@@ -22,14 +22,14 @@ from llmcourse.speech.features import normalized
 from llmcourse.speech.recognizer import Recognizer, RecognizerConfig, ctc_loss
 from llmcourse.speech.saved import load_recognizer, load_synthesizer, save_recognizer, save_synthesizer
 from llmcourse.speech.synthesizer import Synthesizer, SynthesizerConfig, synthesis_loss
-from llmcourse.speech.voice import VOICE, load_voice, phonemes_of, sounds, word_starts
+from llmcourse.speech.voice import VOICE, lateness, load_voice, phonemes_of, sounds
 from llmcourse.support.files import atomic_write
 from llmcourse.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = ROOT / "data" / "checkpoints"
 ALIGNER = dict(steps=600, batch=16, rate=3e-3, seed=1234)
-SPEAKER = dict(steps=2000, batch=16, rate=3e-3, seed=1234)
+SPEAKER = dict(steps=1000, batch=16, rate=3e-3, seed=1234)
 
 ALIGNER_CARD = """# Course aligner
 
@@ -62,7 +62,7 @@ of them. It is made to be looked into and worked on in the course.
 | Training | {steps} steps of {batch} clips, AdamW, learning rate {rate:g} with warmup and cosine, weight decay 0.1, seed {seed} |
 | Time | {seconds:.0f} s by the clock (other work beside it), on {threads} thread(s) of {machine} |
 | Development, mean error of a band with the aligner's durations | {dev:.3f} of its deviation (training {last:.3f}) |
-| Test, mel-cepstral distortion against the recordings | sentences and digits {test:.2f} dB; sentences with words that training did not have {new:.2f} dB |
+| Test, mel-cepstral distortion of its mels against those of the recordings | sentences and digits {test:.2f} dB; sentences with words that training did not have {new:.2f} dB |
 | model.safetensors | {size} bytes, float16, sha256 {sha256} |
 | Licence | Apache-2.0 |
 | Limits | One synthetic voice that speaks plain statements; 89 words in training. Other words can be said from phonemes, and are measured by 24 words only |
@@ -120,14 +120,6 @@ def build_aligner() -> None:
         **hashed(CHECKPOINTS / "aligner"),
     )
     write(CHECKPOINTS / "aligner", card)
-
-
-def lateness(utterance, durations: list[int]) -> list[float]:
-    """Return by how many ms each word but the first begins later than the speaker says."""
-    found = word_starts(utterance.text, durations)
-    return [
-        1000 * (a - b) for a, b in zip(found[1:], utterance.word_starts[1:], strict=True) if b is not None
-    ]
 
 
 def timed(name: str, aligner: Recognizer, model: Synthesizer) -> tuple[list, list, list]:

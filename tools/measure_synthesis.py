@@ -58,7 +58,7 @@ class Speakers:
 
 def main() -> None:
     """Write data/synthesis/transcripts.csv, going on where it stopped."""
-    set_up(1234, threads=1, quiet=True)
+    set_up(1234, threads=1)
     speakers, (recognizer, heard_as), judge = Speakers(), load_course_recognizer(), Whisper()
     done = {}
     if TABLE.is_file():

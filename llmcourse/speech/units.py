@@ -35,7 +35,8 @@ def cut_units(said: Iterable[Utterance], durations: Iterable[Sequence[int]]) -> 
     for utterance, row in zip(said, durations, strict=True):
         words = utterance.text.split()
         n_phonemes = [len(lexicon()[word]) for word in words]
-        n_phonemes[0], n_phonemes[-1] = n_phonemes[0] + 1, n_phonemes[-1] + 1
+        n_phonemes[0] += 1
+        n_phonemes[-1] += 1
         frames = [sum(part) for part in torch.tensor(row).split(n_phonemes)]
         parts = utterance.features.split([int(n) for n in frames])
         for before, word, part, after in zip([None, *words], words, parts, [*words[1:], None], strict=False):

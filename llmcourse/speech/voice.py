@@ -124,6 +124,15 @@ def word_starts(text: str, durations: Sequence[int]) -> list[float]:
     return found
 
 
+def lateness(utterance: Utterance, durations: Sequence[int]) -> list[float]:
+    """Return by how many milliseconds each word but the first begins later, by `durations`, than by the speaker's clock.
+
+    Words that the speaker says as one with the word before are left out.
+    """
+    pairs = zip(word_starts(utterance.text, durations), utterance.word_starts, strict=True)
+    return [1000 * (found - said) for found, said in list(pairs)[1:] if said is not None]
+
+
 @cache
 def _table(file: str) -> list[dict[str, str]]:
     text = (course_data() / "voice" / file).read_text(encoding="utf-8")

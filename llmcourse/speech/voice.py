@@ -89,8 +89,10 @@ def phonemes_of(text: str, more: Mapping[str, str] | None = None) -> list[str]:
     if not words:
         raise ValueError(f"{text!r} holds no word: give a text such as 'call anna'")
     for word in words:
-        if word in known:
+        if known.get(word):
             continue
+        if word in known:
+            raise ValueError(f"more has no phonemes for {word!r}: give them, such as 'h ə l ˈoʊ'")
         if strange := [character for character in word if not character.isalpha()]:
             raise ValueError(
                 f"{strange[0]!r} in {word!r} cannot be said: write it as words, such as 'seven' for '7'"

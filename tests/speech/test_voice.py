@@ -124,6 +124,8 @@ def test_what_cannot_be_said_is_named(text, said_so):
 
 def test_words_of_ones_own_are_said():
     assert phonemes_of("Hello, Anna!", {"hello": "h ə l ˈoʊ"})[:6] == ["_", "h", "ə", "l", "ˈoʊ", "ˈæ"]
+    with pytest.raises(ValueError, match="more has no phonemes for 'bob'"):
+        phonemes_of("call bob", {"bob": " "})
 
 
 def test_missing_sets_and_sounds_are_named():

@@ -202,6 +202,16 @@ def test_word_errors_are_the_rate_and_an_interval_around_it():
     assert low < high
 
 
+def test_differences_are_those_of_the_rates_and_pairing_makes_them_surer():
+    said = ["one two three", "four five", "six"] * 10
+    written = ["one two", "four nine", "six"] * 10
+    worse = ["one two", "four nine", "seven"] * 10
+    difference, low, high = measures.more_errors(worse, written, said)
+    assert difference == pytest.approx(wer(worse, said) - wer(written, said)) == pytest.approx(1 / 6)
+    assert 0 < low < difference < high  # never better, so the interval holds no 0
+    assert measures.more_errors(written, worse, said)[0] == pytest.approx(-1 / 6)
+
+
 def test_apart_is_0_for_the_wave_s_own_spectrogram():
     config = MelConfig()
     wave = torch.randn(4000, generator=torch.Generator().manual_seed(0)) * 0.1

@@ -110,17 +110,25 @@ def lasting(aligned: Sequence[int], predicted: Sequence[int], config: MelConfig)
 
 
 def understood(rates: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> np.ndarray:
-    """Draw word error rates in % with intervals: rates[judge][system] is (rate, low, high)."""
-    _, axes = plots.new_figure(len(rates), width=6.8, height=2.9, sharey=True)
-    for axis, (judge, systems), color in zip(np.atleast_1d(axes), rates.items(), plots.COLORS, strict=False):
-        names = list(systems)
-        values = 100 * np.array([systems[name] for name in names])
-        low, high = values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]
-        axis.errorbar(values[:, 0], range(len(names)), xerr=[low, high], fmt="o", color=color, capsize=3)
-        for i, value in enumerate(values[:, 0]):
+    """Draw word error rates in % with intervals, a panel for each judge: rates[judge][system] is (rate, low, high)."""
+    n_rows = -(-len(rates) // 2)
+    _, axes = plots.plt.subplots(
+        n_rows, 2, figsize=(6.8, 2.1 * n_rows), layout="constrained", sharey=True, squeeze=False
+    )
+    for axis, (judge, systems) in zip(axes.flat, rates.items(), strict=False):
+        names, places = list(systems), range(len(systems))
+        values, low, high = 100 * np.array([systems[name] for name in names]).T
+        axis.errorbar(
+            values, places, xerr=[values - low, high - values], fmt="o", color=plots.COLORS[0], capsize=3
+        )
+        for place, value in zip(places, values, strict=True):
             axis.annotate(
-                f"{value:.1f}", (value, i), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8
+                f"{value:.1f}", (value, place), (0, 5), textcoords="offset points", ha="center", fontsize=8
             )
-        axis.set_yticks(range(len(names)), names)
-        axis.set(xlabel="word error rate in %", title=judge, ylim=(len(names) - 0.5, -0.6), xlim=(-1, None))
+        axis.set_yticks(places, names)
+        axis.set_title(judge, fontsize=10)
+        axis.set(ylim=(len(names) - 0.5, -0.8), xlim=(-2, max(10, 1.1 * high.max())))
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("word error rate in %")
     return axes

@@ -81,7 +81,7 @@ def cuts(
 def mels(rows: Mapping[str, Tensor], config: MelConfig) -> np.ndarray:
     """Draw one mel (T, M) below the other, in the same colours."""
     _, axes = plots.plt.subplots(
-        len(rows), 1, figsize=(6.6, 1.55 * len(rows) + 0.4), layout="constrained", sharex=True, squeeze=False
+        len(rows), 1, figsize=(6.2, 1.3 * len(rows) + 0.4), layout="constrained", sharex=True, squeeze=False
     )
     low, high = (
         edge(mel.min().item() if edge is min else mel.max().item() for mel in rows.values())

@@ -31,7 +31,7 @@ WORDS = {
     "goods": ("apples", "lemons", "flowers", "bottles", "candles"),
     "say": ("call", "write to", "wait for", "visit"),
 }
-NEW_WORDS = {  # for chapter 6e: no training says them, but all their sounds
+NEW_WORDS = {  # no training of a voice says them, but all their sounds
     "number": ("eleven", "seventy", "sixty", "ninety"),
     "thing": ("kettle", "freezer", "monitor", "scanner"),
     "room": ("attic", "studio", "chapel", "basement"),

@@ -90,6 +90,49 @@ class ClipBatches(EndlessBatches):
         return dict(seed=self.seed, batch_size=self.batch_size, n_rows=len(self.clips), n_frames=n_frames)
 
 
+class TimedBatches(EndlessBatches):
+    """Endless batches (numbers (B, L), durations (B, L), features (B, T, M), lengths (B,)) for a synthesizer.
+
+    `numbers` are those of phonemes, from 1, and `durations` how many frames each lasts; both are filled
+    up with 0. Raises ValueError where the durations of a clip do not add up to its frames.
+
+    >>> batches = TimedBatches([torch.zeros(9, 80), torch.zeros(8, 80)], [[1, 2], [3]], [[4, 5], [8]], batch_size=2)
+    >>> [part.shape for part in next(batches)]
+    [torch.Size([2, 2]), torch.Size([2, 2]), torch.Size([2, 9, 80]), torch.Size([2])]
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Tensor],
+        numbers: Sequence[Sequence[int]],
+        durations: Sequence[Sequence[int]],
+        batch_size: int = 16,
+        seed: int = 0,
+    ):
+        for i, (clip, row, frames) in enumerate(zip(clips, numbers, durations, strict=True)):
+            if len(row) != len(frames) or sum(frames) != len(clip):
+                raise ValueError(
+                    f"clip {i} has {len(clip)} frames, and its {len(row)} phonemes {len(frames)} durations "
+                    f"that add up to {sum(frames)}: give one for each, which add up to the frames"
+                )
+        self.clips, self.batch_size, self.seed = clips, whole(batch_size, "batch_size"), seed
+        self.rows = [tuple(map(torch.tensor, pair)) for pair in zip(numbers, durations, strict=True)]
+        self._shuffle(0)
+
+    _shuffle, _identity = ClipBatches._shuffle, ClipBatches._identity
+
+    def __next__(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        epoch, index = divmod(self.position, len(self._batches))
+        if epoch != self._epoch:
+            self._shuffle(epoch)
+        chosen = self._batches[index]
+        self.position += 1
+        numbers, durations = zip(*(self.rows[i] for i in chosen), strict=True)
+        pad = torch.nn.utils.rnn.pad_sequence
+        texts = [pad(rows, batch_first=True) for rows in (numbers, durations)]
+        return *texts, *pad_clips([self.clips[i] for i in chosen])
+
+
 def _pad_labels(labels: list[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(labels, batch_first=True), torch.tensor(
         [len(row) for row in labels]

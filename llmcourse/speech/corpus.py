@@ -41,19 +41,19 @@ class Clip:
     features: Tensor
 
 
-def to_levels(features: Tensor) -> np.ndarray:
+def to_levels(features: Tensor, step: float = STEP, floor: float = FEATURES.floor) -> np.ndarray:
     """Return features (T, M), log-mel in nepers, as whole numbers of steps above the floor, uint8.
 
     >>> to_levels(torch.tensor([[log(FEATURES.floor), 0.0]])).tolist()
     [[0, 28]]
     """
-    steps = (np.asarray(features, dtype=np.float64) - log(FEATURES.floor)) / STEP
+    steps = (np.asarray(features, dtype=np.float64) - log(floor)) / step
     return np.clip(np.round(steps), 0, 255).astype(np.uint8)
 
 
-def from_levels(levels: np.ndarray) -> Tensor:
-    """Return the features (T, M), float32, of what `to_levels` made: at most STEP / 2 from what they were."""
-    return torch.from_numpy(levels.astype(np.float32)) * STEP + log(FEATURES.floor)
+def from_levels(levels: np.ndarray, step: float = STEP, floor: float = FEATURES.floor) -> Tensor:
+    """Return the features (T, M), float32, of what `to_levels` made: at most step / 2 from what they were."""
+    return torch.from_numpy(levels.astype(np.float32)) * step + log(floor)
 
 
 def load_clips(name: str, condition: str = "clean") -> list[Clip]:
@@ -70,7 +70,7 @@ def load_clips(name: str, condition: str = "clean") -> list[Clip]:
             f"clean; test_digits also with {', '.join(CONDITIONS[1:])} noise"
         )
     rows = [row for row in _table() if row["set"] == name]
-    levels = _levels(name if condition == "clean" else f"{name}_{condition}")
+    levels = read_levels("speech", name if condition == "clean" else f"{name}_{condition}", FEATURES.n_mels)
     parts = torch.split(from_levels(levels), [int(row["frames"]) for row in rows])
     return [
         Clip(row["text"], row["voice"], row["family"], row["accent"], int(row["wpm"]), condition, part)
@@ -87,7 +87,13 @@ def load_noises(part: str = "train") -> dict[str, Tensor]:
     if part not in ("train", "test"):
         raise ValueError(f"part={part!r}: take 'train' or 'test'")
     kinds = CONDITIONS[1:]
-    return dict(zip(kinds, from_levels(_levels(f"noise_{part}")).chunk(len(kinds)), strict=True))
+    return dict(
+        zip(
+            kinds,
+            from_levels(read_levels("speech", f"noise_{part}", FEATURES.n_mels)).chunk(len(kinds)),
+            strict=True,
+        )
+    )
 
 
 def clip_path(name: str = "test_digits", number: int = 0, condition: str = "clean") -> Path:
@@ -108,6 +114,7 @@ def _table() -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def _levels(file: str) -> np.ndarray:
-    raw = lzma.decompress((course_data() / "speech" / f"{file}.xz").read_bytes())
-    return np.frombuffer(raw, np.uint8).reshape(-1, FEATURES.n_mels)
+def read_levels(folder: str, file: str, n_mels: int) -> np.ndarray:
+    """Return the levels (T, M), uint8, in data/FOLDER/FILE.xz: all clips of a set, one after another."""
+    raw = lzma.decompress((course_data() / folder / f"{file}.xz").read_bytes())
+    return np.frombuffer(raw, np.uint8).reshape(-1, n_mels)

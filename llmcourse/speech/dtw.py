@@ -35,16 +35,21 @@ def dtw_distances(clip: Tensor, templates: Sequence[Tensor]) -> Tensor:
     if not templates:
         raise ValueError("there is no template: give at least one example to compare with")
     T, lengths = len(clip), torch.tensor([len(template) for template in templates])
-    S = int(lengths.max())
     padded = torch.nn.utils.rnn.pad_sequence(list(templates), batch_first=True)  # (N, S, M)
-    costs = torch.cdist(clip.expand(len(templates), -1, -1), padded)  # (N, T, S)
+    total = _totals(torch.cdist(clip.expand(len(templates), -1, -1), padded))
+    return total[torch.arange(len(templates)), T - 1, T + lengths - 2] / (T + lengths)
+
+
+def _totals(costs: Tensor) -> Tensor:
+    """Return (N, T, T + S - 1): the cheapest way to (t, s) at [t, t + s], of costs (N, T, S)."""
+    N, T, S = costs.shape
     # Cell (t, s) needs its neighbours (t-1, s), (t, s-1) and (t-1, s-1): all cells with the same t + s at once.
-    slanted = costs.new_full((len(templates), T, T + S - 1), FAR)
+    slanted = costs.new_full((N, T, T + S - 1), FAR)
     for t in range(T):
         slanted[:, t, t : t + S] = costs[:, t]
     total = torch.full_like(slanted, FAR)
     total[:, 0, 0] = slanted[:, 0, 0]
-    above = costs.new_full((len(templates), 1), FAR)
+    above = costs.new_full((N, 1), FAR)
     for d in range(1, T + S - 1):
         before, two_before = (
             total[..., d - 1],
@@ -52,7 +57,23 @@ def dtw_distances(clip: Tensor, templates: Sequence[Tensor]) -> Tensor:
         )
         down, across = torch.cat([above, before[:, :-1]], 1), torch.cat([above, two_before[:, :-1]], 1)
         total[..., d] = slanted[..., d] + torch.minimum(before, torch.minimum(down, across))
-    return total[torch.arange(len(templates)), T - 1, T + lengths - 2] / (T + lengths)
+    return total
+
+
+def dtw_path(a: Tensor, b: Tensor) -> list[tuple[int, int]]:
+    """Return which frames of a (T, M) and b (S, M) lie on each other, first to last, in the cheapest way.
+
+    >>> dtw_path(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [0.0], [1.0]]))
+    [(0, 0), (0, 1), (1, 2)]
+    """
+    total = _totals(torch.cdist(a[None], b[None]))[0].tolist()
+    t, s = len(a) - 1, len(b) - 1
+    path = [(t, s)]
+    while t or s:
+        ways = [(t - 1, s - 1), (t - 1, s), (t, s - 1)]  # both at once, where that is no dearer
+        t, s = min((way for way in ways if min(way) >= 0), key=lambda way: total[way[0]][sum(way)])
+        path.append((t, s))
+    return path[::-1]
 
 
 def nearest_template(clip: Tensor, templates: Sequence[Tensor], labels: Sequence) -> object:

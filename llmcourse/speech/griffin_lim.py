@@ -61,3 +61,9 @@ def griffin_lim(
         ahead = found - before * (momentum / (1 + momentum))
         directions, before = ahead / (ahead.abs() + 1e-16), found
     return torch.istft(strengths * directions, **shape)
+
+
+def mel_to_wave(log_mel: Tensor, config: MelConfig, rounds: int = 32) -> Tensor:
+    """Return a wave (N,) of about the log-mel (T, M), natural logarithms of power; softer where it would pass 1."""
+    wave = griffin_lim(invert_mel(log_mel, config), config, rounds)
+    return wave / max(1.0, wave.abs().max().item())

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from llmcourse.speech.features import MelConfig, log_mel, power_spectrogram
-from llmcourse.speech.griffin_lim import griffin_lim, invert_mel
+from llmcourse.speech.griffin_lim import griffin_lim, invert_mel, mel_to_wave
+from llmcourse.speech.voice import VOICE, load_voice
 
 CONFIG = MelConfig(rate=8000, n_fft=128, hop=32, n_mels=24)
 REFERENCE = np.load(Path(__file__).parent / "librosa_griffin_lim.npz")
@@ -73,3 +74,14 @@ def test_mel_bands_come_back():
 def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_the_mel_of_the_wave_is_the_mel_that_was_asked_for():
+    asked = load_voice("test")[60].features
+    wave = mel_to_wave(asked, VOICE)
+    assert wave.abs().max() <= 1
+    assert len(wave) == (len(asked) - 1) * VOICE.hop
+    found = log_mel(wave, VOICE)
+    loud = asked > asked.max() - 7  # what is 30 dB below the loudest is not heard beside it
+    assert (found - asked)[loud].abs().mean() < 0.5
+    assert mel_to_wave(asked + 10, VOICE).abs().max().item() == pytest.approx(1.0)

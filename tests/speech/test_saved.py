@@ -12,7 +12,16 @@ from llmcourse.pretrained import course_stages
 from llmcourse.speech.corpus import FEATURES, load_clips
 from llmcourse.speech.features import MelConfig, log_mel, normalized
 from llmcourse.speech.recognizer import Recognizer, RecognizerConfig
-from llmcourse.speech.saved import SHAPE, WEIGHTS, load_course_recognizer, load_recognizer, save_recognizer
+from llmcourse.speech.saved import (
+    SHAPE,
+    WEIGHTS,
+    load_course_recognizer,
+    load_recognizer,
+    load_synthesizer,
+    save_recognizer,
+    save_synthesizer,
+)
+from llmcourse.speech.synthesizer import Synthesizer, SynthesizerConfig
 
 CARD = course_data() / "checkpoints" / "recognizer" / "README.md"
 
@@ -43,6 +52,21 @@ def test_damaged_folders_are_named(tmp_path):
     (tmp_path / WEIGHTS).write_bytes(good)
     (tmp_path / SHAPE).write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="no file of save_recognizer"):
+        load_recognizer(tmp_path)
+
+
+def test_a_synthesizer_comes_back_as_it_was(tmp_path):
+    torch.manual_seed(0)
+    shape = dict(n_mels=8, d_model=16, n_heads=2, n_text_layers=1, n_frame_layers=1)
+    model = Synthesizer(SynthesizerConfig(("_", "ˈæ"), **shape))
+    model.set_scale([torch.randn(9, 8) * 4 - 3])
+    save_synthesizer(tmp_path, model, MelConfig(n_mels=8, hop=200), dtype=torch.float32)
+    back, features = load_synthesizer(tmp_path)
+    assert (features, back.config) == (MelConfig(n_mels=8, hop=200), model.config)
+    torch.testing.assert_close(back.say(["_", "ˈæ"])[0], model.say(["_", "ˈæ"])[0])
+    with pytest.raises(
+        FileNotFoundError, match=r"no recognizer\.json: it is not a folder of save_recognizer"
+    ):
         load_recognizer(tmp_path)
 
 

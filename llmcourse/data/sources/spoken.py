@@ -31,6 +31,14 @@ WORDS = {
     "goods": ("apples", "lemons", "flowers", "bottles", "candles"),
     "say": ("call", "write to", "wait for", "visit"),
 }
+NEW_WORDS = {  # no training of a voice says them, but all their sounds
+    "number": ("eleven", "seventy", "sixty", "ninety"),
+    "thing": ("kettle", "freezer", "monitor", "scanner"),
+    "room": ("attic", "studio", "chapel", "basement"),
+    "name": ("robert", "helen", "monica", "edward"),
+    "city": ("boston", "dublin", "lisbon", "oslo"),
+    "goods": ("melons", "pencils", "carrots", "ribbons"),
+}
 SENTENCES = (
     "{switch} the {thing} in the {room}",
     "set a timer for {number} {unit}",
@@ -63,12 +71,32 @@ def phrases(n: int, seed: int = 0) -> list[str]:
         raise ValueError(f"n={n}: there are 6762 sentences")
     rng, found = random.Random(seed), {}
     while len(found) < n:
-        sentence = rng.choice(SENTENCES)
-        for kind, words in WORDS.items():
-            while f"{{{kind}}}" in sentence:
-                sentence = sentence.replace(f"{{{kind}}}", rng.choice(words), 1)
-        found[sentence] = None
+        found[_fill(rng.choice(SENTENCES), WORDS, rng)] = None
     return list(found)
+
+
+def phrases_with_new_words(n: int, seed: int = 0) -> list[str]:
+    """Return `n` different sentences of the same forms; each has a word of `NEW_WORDS`.
+
+    >>> phrases_with_new_words(1, seed=1)
+    ['wait for edward on sunday morning']
+    """
+    forms = [form for form in SENTENCES if any(f"{{{kind}}}" in form for kind in NEW_WORDS)]
+    rng, found = random.Random(seed), {}
+    new = {word for words in NEW_WORDS.values() for word in words}
+    both = {kind: words + NEW_WORDS.get(kind, ()) for kind, words in WORDS.items()}
+    while len(found) < n:
+        sentence = _fill(rng.choice(forms), both, rng)
+        if new & set(sentence.split()):
+            found[sentence] = None
+    return list(found)
+
+
+def _fill(sentence: str, words: dict[str, tuple[str, ...]], rng: random.Random) -> str:
+    for kind, choice in words.items():
+        while f"{{{kind}}}" in sentence:
+            sentence = sentence.replace(f"{{{kind}}}", rng.choice(choice), 1)
+    return sentence
 
 
 def vocabulary() -> list[str]:

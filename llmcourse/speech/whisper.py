@@ -39,6 +39,7 @@ TINY = dict(
 )
 NO_TIMES = 50362  # the token "<|notimestamps|>": only words are wanted
 SOUND_ALIKE = {"to": "two", "too": "two", "for": "four", "fore": "four", "won": "one", "ate": "eight"}
+SHORT = {"mr": "mister", "mrs": "missus", "dr": "doctor"}
 TEENS = [
     "ten",
     "eleven",
@@ -175,14 +176,14 @@ def _spelled(figures: str) -> list[str]:
 
 
 def plain_words(text: str) -> str:
-    """Return a text as words alone, in small letters, numbers spelled out: for the word error rate of sentences.
+    """Return a text as words alone, in small letters, numbers and titles spelled out: for the word error rate of sentences.
 
     >>> plain_words("The ship to Rome leaves at 4:20.")
     'the ship to rome leaves at four twenty'
     """
     words: list[str] = []
     for word in re.findall(r"[a-z]+(?:'[a-z]+)*|[0-9]+", text.lower().replace("’", "'")):
-        words += _spelled(word) if word.isdigit() else [word]
+        words += _spelled(word) if word.isdigit() else [SHORT.get(word, word)]
     return " ".join(words)
 
 

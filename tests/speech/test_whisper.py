@@ -74,7 +74,7 @@ def test_a_silent_wave_is_refused_before_words_are_invented(small):
         ("leaves at 420", "leaves at four twenty"),
         ("Set a timer for 30 minutes!", "set a timer for thirty minutes"),
         ("16 cold-hearted, John’s", "sixteen cold hearted john's"),
-        ("21 5", "twenty one five"),
+        ("21 5, Mr. Hart", "twenty one five mister hart"),
         ("", ""),
     ],
 )

@@ -4,7 +4,8 @@ Dimensions: B batch, T frames, M mel bands, U frames after the convolutions, C w
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -140,6 +141,30 @@ class Recognizer(nn.Module):
     def transcribe(self, clips: list[Tensor]) -> list[str]:
         """Return what each clip (T, M) says, by the most probable label of each frame."""
         return [self.text(greedy_decode(log_probs)) for log_probs in self.log_probabilities(clips)]
+
+
+@torch.no_grad()
+def with_labels(model: Recognizer, labels: Sequence[str]) -> Recognizer:
+    """Return a recognizer of other labels that begins with what this one has learned: transfer learning.
+
+    Everything is copied; in the last layer the blank and the labels that both have. New labels begin at random.
+
+    >>> small = Recognizer(RecognizerConfig(labels=("yes", "no")))
+    >>> large = with_labels(small, ("maybe", "no"))
+    >>> bool((large.unembedding.weight[2] == small.unembedding.weight[2]).all())
+    True
+    """
+    grown = Recognizer(replace(model.config, labels=tuple(labels)))
+    old, new = model.state_dict(), grown.state_dict()
+    shared = [label for label in grown.config.labels if label in model.config.labels]
+    here = [BLANK, *(grown.config.labels.index(label) + 1 for label in shared)]
+    there = [BLANK, *(model.config.labels.index(label) + 1 for label in shared)]
+    for name, tensor in old.items():
+        if name.startswith("unembedding."):
+            new[name][here] = tensor[there]
+        else:
+            new[name].copy_(tensor)
+    return grown
 
 
 def ctc_loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, int]:

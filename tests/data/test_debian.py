@@ -23,14 +23,15 @@ def mirror(tmp_path, monkeypatch):
         (root / name).write_bytes(content)
     (root / "DEBIAN").mkdir()
     about = "Package: sounds\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b.org>\nDescription: x\n"
-    (root / "DEBIAN" / "control").write_text(about)
+    (root / "DEBIAN" / "control").write_text(about, encoding="utf-8")
     archive = tmp_path / "sounds_1_all.deb"
     subprocess.run(["dpkg-deb", "--build", str(root), str(archive)], check=True, capture_output=True)
     script = tmp_path / "bin" / "apt-get"
     script.parent.mkdir()
     script.write_text(
         f'#!/bin/sh\ncase "$*" in\n*update) rm -f {tmp_path}/stale;;\n'
-        f"*download*) [ -e {tmp_path}/stale ] && exit 100; cp {archive} . ;;\nesac\n"
+        f"*download*) [ -e {tmp_path}/stale ] && exit 100; cp {archive} . ;;\nesac\n",
+        encoding="utf-8",
     )
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}:/usr/bin:/bin")

@@ -72,9 +72,9 @@ def doctor() -> bool:
     free = shutil.disk_usage(".").free / 1e9
     if free < NEEDED_GB:
         problems.append(f"{free:.1f} GB of disk are free, {NEEDED_GB} GB are needed: free some space")
-    places = data_places()
+    places = {name: place for name, place in data_places().items() if not entries[name].get("optional")}
     for name, place in places.items():
-        if place.startswith("(") and not entries[name].get("optional"):
+        if place.startswith("("):
             problems.append(f"data set {name}: {place}: {data_remedy(name)}")
     if "pretrained" not in course_stages():
         problems.append("the course model is missing: get a complete checkout of the repository")

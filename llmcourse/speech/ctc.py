@@ -136,12 +136,14 @@ def prefix_beam_search(
     n_beams: int = 8,
     blank: int = BLANK,
     prior: Callable[[Labels, int], float] | None = None,
+    least: float = NEVER,
 ) -> list[tuple[list[int], float]]:
     """Return the `n_beams` most probable texts found, each with its log-probability, best first.
 
     A prefix gathers all alignments that read so, in two sums: those that end in a blank and those that end
     in its last label. `prior(prefix, label)` is a log-probability of the next label, such as a language
-    model's, times its weight. With n_beams large enough the result is exact.
+    model's, times its weight. A new label whose log-probability in a frame is below `least` is passed over
+    there, which saves most of the work. With n_beams large enough and without `least` the result is exact.
 
     >>> [(labels, round(score, 2)) for labels, score in prefix_beam_search(torch.tensor([[0.6, 0.4]] * 2).log())]
     [([1], -0.45), ([], -1.02)]
@@ -154,12 +156,12 @@ def prefix_beam_search(
     beams: dict[Labels, tuple[float, float]] = {(): (0.0, NEVER)}  # (ends in a blank, ends in its last label)
     for frame in log_probs.double().tolist():
         blanks, lasts = defaultdict(lambda: [NEVER]), defaultdict(lambda: [NEVER])
+        likely = {label for label, log_prob in enumerate(frame) if log_prob >= least} - {blank}
         for prefix, (in_blank, in_last) in beams.items():
             both = _log_add(in_blank, in_last)
             blanks[prefix].append(both + frame[blank])
-            for label, log_prob in enumerate(frame):
-                if label == blank:
-                    continue
+            for label in likely.union(prefix[-1:]):  # the last label may go on, however unlikely it is
+                log_prob = frame[label]
                 extended, earned = (*prefix, label), prior(prefix, label) if prior else 0.0
                 if prefix and label == prefix[-1]:
                     lasts[prefix].append(in_last + log_prob)  # the same label goes on

@@ -4,7 +4,8 @@ Dimensions: B batch, T frames, M mel bands, U frames after the convolutions, C w
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from llmcourse.model import Block
 from llmcourse.positions import rotary_angles
 from llmcourse.runtime import evaluating
 from llmcourse.speech.ctc import BLANK, greedy_decode
+from llmcourse.speech.features import normalized
 from llmcourse.support.inputs import whole
 from llmcourse.support.outputs import wide
 
@@ -142,6 +144,30 @@ class Recognizer(nn.Module):
         return [self.text(greedy_decode(log_probs)) for log_probs in self.log_probabilities(clips)]
 
 
+@torch.no_grad()
+def with_labels(model: Recognizer, labels: Sequence[str]) -> Recognizer:
+    """Return a recognizer of other labels that begins with what this one has learned: transfer learning.
+
+    Everything is copied; in the last layer the blank and the labels that both have. New labels begin at random.
+
+    >>> small = Recognizer(RecognizerConfig(labels=("yes", "no")))
+    >>> large = with_labels(small, ("maybe", "no"))
+    >>> bool((large.unembedding.weight[2] == small.unembedding.weight[2]).all())
+    True
+    """
+    grown = Recognizer(replace(model.config, labels=tuple(labels)))
+    old, new = model.state_dict(), grown.state_dict()
+    shared = [label for label in grown.config.labels if label in model.config.labels]
+    here = [BLANK, *(grown.config.labels.index(label) + 1 for label in shared)]
+    there = [BLANK, *(model.config.labels.index(label) + 1 for label in shared)]
+    for name, tensor in old.items():
+        if name.startswith("unembedding."):
+            new[name][here] = tensor[there]
+        else:
+            new[name].copy_(tensor)
+    return grown
+
+
 def ctc_loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, int]:
     """Return (minus the log-likelihood of the texts, number of labels) of a batch, for `train(loss=...)`.
 
@@ -159,6 +185,17 @@ def pad_clips(clips: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return (features (B, T, M), lengths (B,)) of clips (T, M), with T the longest, filled up with zeros."""
     lengths = torch.tensor([len(clip) for clip in clips])
     return nn.utils.rnn.pad_sequence(list(clips), batch_first=True), lengths
+
+
+def listen(model: Recognizer, features: Sequence[Tensor]) -> list[str]:
+    """Return what a recognizer writes of features (T, at least n_mels), as `log_mel` gives them.
+
+    It takes the first bands, as many as it knows (one for the telephone has no higher ones), normalized.
+
+    >>> listen(Recognizer(RecognizerConfig(labels=("yes",), n_mels=8)), [])
+    []
+    """
+    return model.transcribe([normalized(clip[:, : model.config.n_mels]) for clip in features])
 
 
 def _inside(lengths: Tensor, n: int) -> Tensor:

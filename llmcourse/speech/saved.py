@@ -72,14 +72,16 @@ def _load(folder: Path, shape: str, build) -> tuple:
     return model.eval(), features
 
 
-def load_course_recognizer() -> tuple[Recognizer, MelConfig]:
-    """Return the recognizer that the course ships, and how waves become its features.
+def load_course_recognizer(name: str = "recognizer") -> tuple[Recognizer, MelConfig]:
+    """Return a recognizer that the course ships, and how waves become its features.
+
+    "recognizer" knows 89 words as eSpeak NG says them, "recognizer_people" the digits as people do, by telephone.
 
     >>> model, features = load_course_recognizer()
     >>> model.text(model.labels_of("call anna"))
     'call anna'
     """
-    return load_recognizer(course_data() / "checkpoints" / "recognizer")
+    return load_recognizer(course_data() / "checkpoints" / name)
 
 
 def load_course_aligner() -> tuple[Recognizer, MelConfig]:
@@ -88,7 +90,7 @@ def load_course_aligner() -> tuple[Recognizer, MelConfig]:
     >>> load_course_aligner()[0].config.labels[0]
     '_'
     """
-    return load_recognizer(course_data() / "checkpoints" / "aligner")
+    return load_course_recognizer("aligner")
 
 
 def load_course_synthesizer() -> tuple[Synthesizer, MelConfig]:

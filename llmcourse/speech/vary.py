@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llmcourse.speech.features import MelConfig, hertz_to_mel, mel_to_hertz, normalized
-from llmcourse.support.inputs import number
+from llmcourse.support.inputs import number, whole
 
 
 def band_widths(config: MelConfig) -> Tensor:
@@ -72,12 +72,38 @@ def stretch_bands(clip: Tensor, factor: float) -> Tensor:
     return torch.lerp(clip[:, left], clip[:, left + 1], places - left)
 
 
+def stretch_time(clip: Tensor, factor: float) -> Tensor:
+    """Return a clip (T, M) that takes `factor` times as long, interpolated between frames: slower where it is above 1.
+
+    Raises ValueError for a factor outside 0.25 to 4.
+
+    >>> stretch_time(torch.tensor([[0.0], [2.0]]), 1.5).tolist()
+    [[0.0], [1.0], [2.0]]
+    """
+    factor = number(factor, "factor", 0.25, 4.0, "a number from 0.25 to 4")
+    size = max(1, round(len(clip) * factor))
+    stretched = torch.nn.functional.interpolate(clip.T[None], size=size, mode="linear", align_corners=True)
+    return stretched[0].T
+
+
+def add_quiet(clip: Tensor, before: int, after: int, config: MelConfig) -> Tensor:
+    """Return a clip (T, M) with so many frames of silence (at the floor) before and after it.
+
+    >>> add_quiet(torch.zeros(3, 40), 2, 1, MelConfig()).shape
+    torch.Size([6, 40])
+    """
+    frames = [whole(n, name, least=0) for n, name in ((before, "before"), (after, "after"))]
+    return torch.nn.functional.pad(clip, (0, 0, *frames), value=log(config.floor))
+
+
 class Vary:
     """A change for `ClipBatches`: noise on most clips, bands stretched on all, then normalized.
 
     `noises` are features of each kind, longer than any clip. Of the clips, `share` get noise of a kind, a
     place and a level that are drawn: 0 to `quietest` dB, all equally often. Bands are stretched by up to
-    `stretch` in either direction.
+    `stretch` in either direction. Three more changes are off at first: `tempo` (fastest, slowest) makes clips
+    so many times as long, `quiet` adds up to so many seconds of silence at either end, and of the bands the
+    first `n_bands` are kept, as in a telephone.
 
     >>> change = Vary({"hum": torch.zeros(50, 40)}, MelConfig())
     >>> change(torch.randn(20, 40), torch.Generator().manual_seed(0)).shape
@@ -91,17 +117,31 @@ class Vary:
         share: float = 0.7,
         quietest: float = 30.0,
         stretch: float = 0.12,
+        tempo: tuple[float, float] = (1.0, 1.0),
+        quiet: float = 0.0,
+        n_bands: int | None = None,
     ):
         self.noises, self.config = list(noises.values()), config
         self.share = number(share, "share", 0.0, 1.0, "a share from 0 to 1")
         self.quietest = number(quietest, "quietest", 0.0, 100.0, "a number of decibels from 0 to 100")
         self.stretch = number(stretch, "stretch", 0.0, 0.5, "a number from 0 to 0.5, such as 0.12")
+        self.tempo = tuple(
+            number(x, "tempo", 0.25, 4.0, "(fastest, slowest), such as (0.8, 1.5)") for x in tempo
+        )
+        self.quiet = number(quiet, "quiet", 0.0, 10.0, "a number of seconds from 0 to 10")
+        self.n_bands = config.n_mels if n_bands is None else whole(n_bands, "n_bands", least=2)
 
     def __call__(self, clip: Tensor, generator: torch.Generator) -> Tensor:
         """Return the clip (T, M), varied and normalized."""
-        noisy, kind, start, level, stretch = torch.rand(5, generator=generator).tolist()
+        noisy, kind, start, level, stretch, slow, before, after = torch.rand(8, generator=generator).tolist()
+        if self.tempo != (1.0, 1.0):
+            fastest, slowest = self.tempo
+            clip = stretch_time(clip, fastest * (slowest / fastest) ** slow)
+        if self.quiet:
+            most = self.quiet * self.config.rate / self.config.hop
+            clip = add_quiet(clip, int(before * (most + 1)), int(after * (most + 1)), self.config)
         if self.noises and noisy < self.share:
             noise = self.noises[int(kind * len(self.noises))]
             first = int(start * max(1, len(noise) - len(clip)))
             clip = mix_features(clip, noise[first:], level * self.quietest, self.config)
-        return normalized(stretch_bands(clip, 1 + self.stretch * (2 * stretch - 1)))
+        return normalized(stretch_bands(clip, 1 + self.stretch * (2 * stretch - 1))[:, : self.n_bands])

@@ -19,6 +19,7 @@ from llmcourse.support.files import atomic_write
 from llmcourse.support.inputs import number, whole
 
 QUIET = 1e-4  # -80 dB: the loudest sample of a clip in which nobody speaks
+LOUDEST = 8.0  # a file that reaches more holds something else than samples from -1 to 1
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ def read_wave(source, rate: int = 16000) -> Wave:
             "`ffmpeg -i FILE clip.wav` converts others"
         ) from None
     said = [f"{form} read as float32"] if form not in ("PCM_16", "FLOAT") else []
+    peak = float(np.abs(samples).max(initial=0.0))
+    if 1 < peak <= LOUDEST:  # MP3, OGG and floats may hold a little more than was recorded
+        samples = samples / peak
+        said.append(f"reached {peak:.3g}, divided by that")
     promised = 8 + int.from_bytes(data[4:8], "little") if data[:4] == b"RIFF" else 0
     if len(data) < promised < 2**32 - 1:  # written by a stream that did not know its length: not cut off
         said.append(f"cut off: its header promises {promised} bytes and {len(data)} are there")
@@ -94,6 +99,7 @@ def as_wave(samples, rate: int, wanted_rate: int = 16000, name: str = "the wave"
             f"{name} has the shape {samples.shape} in {samples.dtype}: give (samples,) or (samples, channels), "
             "as float, int16, int32 or uint8"
         )
+    loudest = float(np.abs(samples).max(initial=0.0))
     if samples.ndim == 2:
         if samples.shape[1] > 1:
             conversions.append(f"{samples.shape[1]} channels mixed to one")
@@ -103,6 +109,10 @@ def as_wave(samples, rate: int, wanted_rate: int = 16000, name: str = "the wave"
     peak = float(np.abs(samples).max(initial=0.0))
     if peak > 1.0001:
         raise ValueError(f"{name} reaches {peak:.3g}: samples lie from -1 to 1; divide by the largest")
+    if peak < QUIET and loudest >= QUIET:
+        raise ValueError(
+            f"{name} is silent once its channels are mixed: they cancel out; give one of them alone"
+        )
     if peak < QUIET:
         raise ValueError(
             f"{name} is silent: its loudest of {len(samples)} samples is {peak:.2g}, under {QUIET}; "

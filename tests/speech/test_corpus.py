@@ -121,3 +121,15 @@ def test_unknown_names_are_refused(call, said):
 def test_sounds_that_are_not_kept_are_named():
     with pytest.raises(FileNotFoundError, match="no sound of test_digits_99_clean; there are test_digits_0"):
         clip_path("test_digits", 99)
+
+
+def test_what_flite_says_is_for_training_and_in_the_same_form():
+    clips = load_clips("flite_digits")
+    assert len(clips) == 800
+    assert {clip.voice for clip in clips} == {"kal16", "awb", "rms", "slt"}
+    assert not {clip.family for clip in clips} & {c.family for name in SETS for c in load_clips(name)}
+    assert {word for clip in clips for word in clip.text.split()} == set(DIGITS)
+    frames = torch.cat([clip.features for clip in clips])
+    assert frames.min() == torch.tensor(FEATURES.floor).log()
+    seconds = len(frames) / 50 / sum(len(clip.text.split()) for clip in clips)
+    assert 0.4 < seconds < 0.8  # a word, with its pauses

@@ -98,6 +98,17 @@ def test_a_wide_beam_is_exhaustive_search(seed):
         assert math.isclose(math.exp(score), total[tuple(text)])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_passing_over_what_is_hardly_likely_finds_the_same_text(seed):
+    log_probs = outputs(12, 6, seed, sharp=4.0)
+    prior = lambda prefix, label: -0.2 * label  # noqa: E731
+    wanted, quick = (
+        prefix_beam_search(log_probs, 8, prior=prior, least=x)[0] for x in (float("-inf"), -12.0)
+    )
+    assert quick[0] == wanted[0]
+    assert math.isclose(quick[1], wanted[1], abs_tol=1e-3)
+
+
 def test_a_beam_beats_greedy_where_a_text_has_many_alignments():
     log_probs = torch.tensor([[0.6, 0.4], [0.6, 0.4]]).log()
     assert greedy_decode(log_probs) == []

@@ -7,7 +7,7 @@ import torch
 
 from llmcourse.speech.clips import ClipBatches, cannot_align
 from llmcourse.speech.ctc import log_likelihood
-from llmcourse.speech.recognizer import Recognizer, RecognizerConfig, ctc_loss, pad_clips
+from llmcourse.speech.recognizer import Recognizer, RecognizerConfig, ctc_loss, listen, pad_clips, with_labels
 from llmcourse.training import train
 
 WORDS = ("up", "down", "left")
@@ -112,3 +112,23 @@ def test_bad_input_is_named(call, words):
 def test_clips_that_cannot_be_aligned_are_counted():
     clips, labels = [clip(n) for n in (40, 8, 12, 8)], [[1, 2], [1, 2], [1, 1], [1, 1]]
     assert cannot_align(clips, labels, make().n_frames) == [3]
+
+
+def test_other_labels_keep_the_logits_of_those_that_both_have():
+    model = make()
+    grown = with_labels(model, ("left", "stop", "up", "go"))
+    features = clip(30)[None], torch.tensor([30])
+    old, new = model(*features)[0], grown(*features)[0]
+    assert new.shape[-1] == 5
+    torch.testing.assert_close(new[..., [0, 1, 3]], old[..., [0, 3, 1]])  # blank, left, up
+    grown.unembedding.weight.data.zero_()
+    torch.testing.assert_close(model(*features)[0], old)  # a copy
+
+
+def test_listening_takes_the_bands_that_the_model_knows():
+    model, features = make(), [clip(n, n, width=12) * 3 - 7 for n in (40, 9)]
+    wanted = model.transcribe(
+        [(c - c.mean(0)) / c.std(0, correction=0) for c in (f[:, :8] for f in features)]
+    )
+    assert listen(model, features) == wanted
+    assert any(wanted)

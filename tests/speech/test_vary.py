@@ -1,4 +1,4 @@
-"""Noise in features: the level is that of waves; and voices that are stretched."""
+"""Noise in features: the level is that of waves; voices that are stretched, slower, and wait before they speak."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 from llmcourse.speech.clips import ClipBatches
 from llmcourse.speech.features import MelConfig, log_mel
 from llmcourse.speech.noise import mix, pink_noise, white_noise
-from llmcourse.speech.vary import Vary, band_widths, mix_features, stretch_bands
+from llmcourse.speech.vary import Vary, add_quiet, band_widths, mix_features, stretch_bands, stretch_time
 
 CONFIG = MelConfig(hop=320, floor=1e-6)
 
@@ -62,6 +62,38 @@ def test_stretching_moves_a_peak():
     torch.testing.assert_close(stretch_bands(line, 0.8), (2 * 0.8 * bands + 1)[None])
 
 
+@pytest.mark.parametrize("factor", [0.5, 0.8, 1.0, 1.7])
+def test_slower_speech_passes_through_the_same_sounds(factor):
+    line = torch.linspace(0, 1, 31)[:, None] * torch.tensor([1.0, -2.0]) + 3
+    slow = stretch_time(line, factor)
+    assert len(slow) == round(31 * factor)
+    torch.testing.assert_close(slow, torch.linspace(0, 1, len(slow))[:, None] * torch.tensor([1.0, -2.0]) + 3)
+
+
+def test_silence_is_what_log_mel_says_of_zeros():
+    wave = np.concatenate([np.zeros(3200, np.float32), tone(0.5), np.zeros(3200, np.float32)])
+    whole, inner = (log_mel(torch.tensor(x), CONFIG) for x in (wave, tone(0.5)))
+    padded = add_quiet(inner, 10, 10, CONFIG)
+    assert padded.shape == whole.shape
+    torch.testing.assert_close(padded[:9], whole[:9])
+    torch.testing.assert_close(padded[-9:], whole[-9:])
+    torch.testing.assert_close(padded[12:-12], whole[12:-12], atol=1e-4, rtol=0)
+
+
+def test_tempo_quiet_and_bands_leave_the_other_draws_as_they_are():
+    clip = torch.randn(30, 40, generator=torch.Generator().manual_seed(1))
+    noises = {"hum": torch.randn(200, 40, generator=torch.Generator().manual_seed(2))}
+    for seed in range(5):
+        plain, narrow, more = (
+            Vary(noises, CONFIG, share=0.0, **options)(clip, torch.Generator().manual_seed(seed))
+            for options in ({}, dict(n_bands=30), dict(tempo=(2.0, 2.0), quiet=0.1))
+        )
+        torch.testing.assert_close(narrow, plain[:, :30])
+        assert 60 <= len(more) <= 70
+        spoken = (more != more[0]).any(1) & (more != more[-1]).any(1)  # what is between the two silences
+        assert 55 <= int(spoken.sum()) <= 60
+
+
 def test_changes_depend_on_the_batch_alone_and_come_out_normalized():
     clips = [torch.randn(20 + i, 40, generator=torch.Generator().manual_seed(i)) for i in range(8)]
     change = Vary({"hum": torch.zeros(60, 40)}, CONFIG)
@@ -95,6 +127,11 @@ def test_share_of_noisy_clips():
         (lambda: stretch_bands(torch.zeros(9, 40), 3.0), "factor"),
         (lambda: stretch_bands(torch.zeros(9, 1), 1.0), "two bands"),
         (lambda: Vary({}, CONFIG, share=70), "share"),
+        (lambda: Vary({}, CONFIG, tempo=(0.0, 1.0)), "tempo"),
+        (lambda: Vary({}, CONFIG, quiet=-1), "quiet"),
+        (lambda: Vary({}, CONFIG, n_bands=1), "n_bands"),
+        (lambda: stretch_time(torch.zeros(9, 40), 5), "factor"),
+        (lambda: add_quiet(torch.zeros(9, 40), -1, 0, CONFIG), "before"),
     ],
 )
 def test_bad_values_are_named(call, said):

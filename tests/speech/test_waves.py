@@ -89,6 +89,7 @@ def test_bad_rates(rate):
         (np.full(100, np.nan), "NaN"),
         (TONE * 4, r"reaches 2: samples lie from -1 to 1"),
         (np.zeros((2, 16000), np.float32), r"shape \(2, 16000\).*\(samples, channels\)"),
+        (np.stack([TONE, -TONE], 1), "once its channels are mixed: they cancel out"),
         (np.array(["a"]), "float, int16"),
         (np.zeros((3, 3, 3)), r"shape \(3, 3, 3\)"),
     ],
@@ -96,6 +97,19 @@ def test_bad_rates(rate):
 def test_bad_samples_are_named(samples, words):
     with pytest.raises(ValueError, match=words):
         as_wave(samples, 16000)
+
+
+def test_a_file_that_reaches_a_little_more_than_1_is_made_quieter_and_one_of_whole_numbers_refused():
+    def file(samples):
+        buffer = BytesIO()
+        soundfile.write(buffer, samples, 16000, "FLOAT", format="WAV")
+        return buffer.getvalue()
+
+    wave = read_wave(file(TONE * 3))  # as MP3 and OGG come out of a loud recording
+    assert wave.conversions == ("reached 1.5, divided by that",)
+    np.testing.assert_allclose(wave.samples, TONE / np.abs(TONE).max(), atol=1e-6)
+    with pytest.raises(ValueError, match=r"reaches 1\.64e\+04"):
+        read_wave(file(TONE * 32767))
 
 
 def test_bad_files_are_named(tmp_path):

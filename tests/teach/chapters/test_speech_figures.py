@@ -50,3 +50,12 @@ def test_the_worst_voice_comes_first():
     axis = figures.voices({"ed": 0.0, "max": 0.02, "ian": 0.01}, 0.01)
     assert [label.get_text() for label in axis.get_yticklabels()] == ["max", "ian", "ed"]
     assert axis.patches[0].get_width() == 2.0
+
+
+def test_remedies_are_bars_of_their_mean_with_a_dot_for_each_seed():
+    axis = figures.remedies({"as it was": [0.5, 0.7], "more voices": [0.1]})
+    assert [bar.get_width() for bar in axis.patches] == pytest.approx([60, 10])
+    assert [list(line.get_xdata()) for line in axis.lines] == [pytest.approx([50, 70]), pytest.approx([10])]
+    assert [list(line.get_ydata()) for line in axis.lines] == [[0, 0], [1]]
+    assert [text.get_text() for text in axis.texts if text.get_text()] == ["60", "10"]
+    assert axis.get_xlabel() == "word error rate in %"

@@ -88,3 +88,14 @@ def voices(errors: dict[str, float], mean: float):
     axis.axvline(100 * mean, color="0.3", linestyle="--", linewidth=1)
     axis.set_title(f"By voice; dashed: all words, {100 * mean:.1f} %")
     return axis
+
+
+def remedies(rates: dict[str, list[float]]):
+    """Draw the word error rates of ways to train, one below the other; dots are seeds, bars their mean."""
+    means = {what: 100 * sum(values) / len(values) for what, values in rates.items()}
+    axis = plots.bars(means, "word error rate in %", format="")
+    for place, (mean, values) in enumerate(zip(means.values(), rates.values(), strict=True)):
+        axis.plot([100 * value for value in values], [place] * len(values), "o", color="0.2", markersize=4)
+        axis.text(100 * max(values) + 2, place, f"{mean:.0f}", va="center")
+    axis.set_title("Strings of ten recordings of a person")
+    return axis

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from llmcourse.evaluate.metrics import wer
+from llmcourse.evaluate.significance import bootstrap_interval
 from llmcourse.speech.ctc import BLANK, greedy_decode
 from llmcourse.speech.dtw import nearest_template
 from llmcourse.speech.recognizer import Recognizer
@@ -25,6 +26,17 @@ def per_word(written: Sequence[str], said: Sequence[str], voices: Sequence) -> t
         errors += [wer([hypothesis], [reference])] * n
         groups += [voice] * n
     return errors, groups
+
+
+def with_interval(written: Sequence[str], said: Sequence[str]) -> str:
+    """Return the word error rate with its 95 % interval, by clip, as text.
+
+    >>> with_interval(["one", "two"], ["one", "two"])
+    '0.0% (0 to 0)'
+    """
+    errors, clips = per_word(written, said, range(len(said)))
+    low, high = bootstrap_interval(errors, groups=clips)
+    return f"{wer(written, said):.1%} ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def state(model: Recognizer, clips: list[Tensor], texts: list[str]) -> tuple[float, float]:

@@ -119,6 +119,30 @@ class NearestNeighbour:
         return self._nearest(texts)[1]
 
 
+class NeighbourOrDictionary:
+    """Return the neighbour's translation where its source is similar enough, and the dictionary's elsewhere.
+
+    `least` is the cosine from which on the neighbour is taken; 0 always takes it, more than 1 never.
+
+    >>> pairs = ["Open the file", "Close it"], ["Ouvrir le fichier", "Fermez-le"]
+    >>> both = NeighbourOrDictionary(NearestNeighbour(*pairs), WordDictionary(*pairs), least=0.6)
+    >>> both.translate(["Open a file", "Move it"])
+    ['Ouvrir le fichier', 'Move Fermez']
+    """
+
+    def __init__(self, memory: NearestNeighbour, dictionary: WordDictionary, least: float = 0.5):
+        self.memory, self.dictionary, self.least = memory, dictionary, least
+
+    def translate(self, texts: list[str]) -> list[str]:
+        """Return a translation of each text, by one of the two."""
+        texts = text_list(texts)
+        if not texts:
+            return []
+        near = self.memory.similarity(texts) >= self.least
+        both = zip(self.memory.translate(texts), self.dictionary.translate(texts), strict=True)
+        return [found if keep else looked_up for (found, looked_up), keep in zip(both, near, strict=True)]
+
+
 def _words(text: str) -> list[str]:
     return [word.lower() for word in WORD.findall(text)]
 

@@ -5,7 +5,7 @@ import torch
 
 from llmcourse.data.parallel import Pair
 from llmcourse.data.translation_text import encode_pair, finish, texts_of, train_tokenizer
-from llmcourse.decode.translator import Translator, WithDictionary, load_translator
+from llmcourse.decode.translator import Translator, WithFallback, load_translator
 from llmcourse.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from llmcourse.evaluate.baselines import Copy, WordDictionary
 from llmcourse.pretrained import save_model
@@ -91,25 +91,25 @@ def test_confidence_is_what_torch_says_of_each_pair_alone(translator):
     assert a == pytest.approx(b, abs=1e-5)
 
 
-def test_the_dictionary_answers_where_the_model_is_not_sure(translator):
+def test_the_fallback_answers_where_the_model_is_not_sure(translator):
     sources, targets = ["close {}", "open", "delete"], ["fermer {}", "ouvrir", "supprimer"]
     dictionary = WordDictionary(sources, targets)
     written = translator.translate(TEXTS, "fr")
     confidence = translator.confidence(TEXTS, written, "fr")
     never, always = -float("inf"), float("inf")
-    assert WithDictionary(translator, {"fr": dictionary}, never).translate(TEXTS, "fr") == written
-    looked_up = WithDictionary(translator, {"fr": dictionary}, always).translate(TEXTS, "fr")
+    assert WithFallback(translator, {"fr": dictionary}, never).translate(TEXTS, "fr") == written
+    looked_up = WithFallback(translator, {"fr": dictionary}, always).translate(TEXTS, "fr")
     assert looked_up[0] == "fermer {a} and {b}"  # placeholders come back
-    assert WithDictionary(translator, {"fr": Copy()}, always).translate(TEXTS, "fr") == TEXTS
+    assert WithFallback(translator, {"fr": Copy()}, always).translate(TEXTS, "fr") == TEXTS
     between = sorted(confidence)[2]  # two texts are below it
-    out, sure = WithDictionary(translator, {"fr": dictionary}, between).choose(TEXTS, written, "fr")
+    out, sure = WithFallback(translator, {"fr": dictionary}, between).choose(TEXTS, written, "fr")
     assert sure == [c >= between for c in confidence]
     assert sum(sure) == 2
     assert out == [w if s else d for w, s, d in zip(written, sure, looked_up, strict=True)]
 
 
-def test_a_missing_dictionary_or_translation_is_named(translator):
-    with pytest.raises(ValueError, match=r"language='zh' has no dictionary here: choose one of \['fr'\]"):
-        WithDictionary(translator, {"fr": Copy()}).translate(["Open"], "zh")
+def test_a_missing_fallback_or_translation_is_named(translator):
+    with pytest.raises(ValueError, match=r"language='zh' has no fallback here: choose one of \['fr'\]"):
+        WithFallback(translator, {"fr": Copy()}).translate(["Open"], "zh")
     with pytest.raises(ValueError, match="2 texts but 1 translations"):
         translator.confidence(["Open", "Close"], ["Ouvrir"], "fr")

@@ -138,13 +138,13 @@ class WithFallback:
                 "system of evaluate.baselines for it"
             )
         sure = [c >= self.threshold for c in self.translator.confidence(texts, written, language)]
-        sides = [mask(" ".join(text.split())) for text in texts]
+        unsure = [i for i, keep in enumerate(sure) if not keep]
+        sides = [mask(" ".join(texts[i].split())) for i in unsure]
         theirs = self.fallbacks[language].translate([masked for masked, _ in sides])
-        known = [names for _, names in sides]
-        return [
-            ours if keep else unmask(other, names)
-            for ours, other, keep, names in zip(written, theirs, sure, known, strict=True)
-        ], sure
+        out = list(written)
+        for i, text, (_, known) in zip(unsure, theirs, sides, strict=True):
+            out[i] = unmask(text, known)
+        return out, sure
 
 
 def load_translator(folder: str | Path | None = None) -> Translator:

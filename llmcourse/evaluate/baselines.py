@@ -102,8 +102,10 @@ class NearestNeighbour:
         self.rows = self.vectorizer.fit_transform(sources)  # (N, words), each of length 1
 
     def _nearest(self, texts: list[str], block: int = 256) -> tuple[np.ndarray, np.ndarray]:
-        rows = self.vectorizer.transform(text_list(texts))
-        places, cosines = [], []
+        texts = text_list(texts)
+        if not texts:  # scikit-learn refuses an empty table
+            return np.zeros(0, dtype=int), np.zeros(0)
+        rows, places, cosines = self.vectorizer.transform(texts), [], []
         for start in range(0, rows.shape[0], whole(block, "block")):
             cosine = np.asarray((rows[start : start + block] @ self.rows.T).todense())
             places.append(cosine.argmax(1))
@@ -135,9 +137,6 @@ class NeighbourOrDictionary:
 
     def translate(self, texts: list[str]) -> list[str]:
         """Return a translation of each text, by one of the two."""
-        texts = text_list(texts)
-        if not texts:
-            return []
         near = self.memory.similarity(texts) >= self.least
         both = zip(self.memory.translate(texts), self.dictionary.translate(texts), strict=True)
         return [found if keep else looked_up for (found, looked_up), keep in zip(both, near, strict=True)]

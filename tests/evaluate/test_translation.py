@@ -151,7 +151,14 @@ def test_the_neighbour_answers_where_it_is_near_and_the_dictionary_elsewhere():
         near = memory.similarity(asked) >= least
         for text, each, found in zip(asked, out, near, strict=True):
             assert each == (memory if found else dictionary).translate([text])[0]
-    assert NeighbourOrDictionary(memory, dictionary).translate([]) == []
+
+
+def test_no_text_has_no_translation():
+    pairs = tuple(zip(*PAIRS, strict=True))
+    memory, dictionary = NearestNeighbour(*pairs), WordDictionary(*pairs)
+    for system in (Copy(), memory, dictionary, NeighbourOrDictionary(memory, dictionary)):
+        assert system.translate([]) == []
+    assert memory.similarity([]).shape == (0,)
 
 
 def test_copy():

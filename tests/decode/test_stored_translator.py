@@ -48,6 +48,15 @@ def test_the_tool_trains_on_no_stand_in(monkeypatch):
         build_translation.load_parts()
 
 
+def test_joined_rows_are_two_short_pairs_of_one_language():
+    rows = [([1, 5, 6], [7]), ([2, 8], [9, 9]), ([1, 4], [3]), ([2, *[5] * 40], [1])]
+    made = build_translation.joined_rows(rows, 20, seed=0)
+    pairs = [(a, b) for a in rows[:3] for b in rows[:3] if a[0][0] == b[0][0]]
+    possible = [(a[0] + b[0][1:], a[1] + b[1]) for a, b in pairs]
+    assert len(made) == 20
+    assert all(row in possible for row in made)
+
+
 def test_it_was_trained_on_this_split(parts):
     results = json.loads((FOLDER / "results.json").read_bytes())
     assert results["n_train"] == len(parts["train"])

@@ -101,11 +101,15 @@ def finish(tokenizer: BPETokenizer, ids: list[int], prepared: Prepared) -> str:
     return unmask(text, prepared.known)
 
 
+def encode_target(tokenizer: BPETokenizer, target: str, known: list[str]) -> list[int]:
+    """Return the ids of a translation; `known` are the placeholders of its source."""
+    return encode_masked(tokenizer, target_text(target, known))
+
+
 def encode_pair(tokenizer: BPETokenizer, pair) -> tuple[list[int], list[int]]:
     """Return (source ids, target ids) of a `Pair`, to learn from."""
     source = prepare(tokenizer, pair.source, pair.language)
-    target = target_text(pair.target, source.known)
-    return source.ids, encode_masked(tokenizer, target)
+    return source.ids, encode_target(tokenizer, pair.target, source.known)
 
 
 def texts_of(pairs) -> list[str]:

@@ -102,8 +102,10 @@ class NearestNeighbour:
         self.rows = self.vectorizer.fit_transform(sources)  # (N, words), each of length 1
 
     def _nearest(self, texts: list[str], block: int = 256) -> tuple[np.ndarray, np.ndarray]:
-        rows = self.vectorizer.transform(text_list(texts))
-        places, cosines = [], []
+        texts = text_list(texts)
+        if not texts:  # scikit-learn refuses an empty table
+            return np.zeros(0, dtype=int), np.zeros(0)
+        rows, places, cosines = self.vectorizer.transform(texts), [], []
         for start in range(0, rows.shape[0], whole(block, "block")):
             cosine = np.asarray((rows[start : start + block] @ self.rows.T).todense())
             places.append(cosine.argmax(1))
@@ -117,6 +119,27 @@ class NearestNeighbour:
     def similarity(self, texts: list[str]) -> np.ndarray:
         """Return (N,) the cosine with the nearest source."""
         return self._nearest(texts)[1]
+
+
+class NeighbourOrDictionary:
+    """Return the neighbour's translation where its source is similar enough, and the dictionary's elsewhere.
+
+    `least` is the cosine from which on the neighbour is taken; 0 always takes it, more than 1 never.
+
+    >>> pairs = ["Open the file", "Close it"], ["Ouvrir le fichier", "Fermez-le"]
+    >>> both = NeighbourOrDictionary(NearestNeighbour(*pairs), WordDictionary(*pairs), least=0.6)
+    >>> both.translate(["Open a file", "Move it"])
+    ['Ouvrir le fichier', 'Move Fermez']
+    """
+
+    def __init__(self, memory: NearestNeighbour, dictionary: WordDictionary, least: float = 0.5):
+        self.memory, self.dictionary, self.least = memory, dictionary, least
+
+    def translate(self, texts: list[str]) -> list[str]:
+        """Return a translation of each text, by one of the two."""
+        near = self.memory.similarity(texts) >= self.least
+        both = zip(self.memory.translate(texts), self.dictionary.translate(texts), strict=True)
+        return [found if keep else looked_up for (found, looked_up), keep in zip(both, near, strict=True)]
 
 
 def _words(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from llmcourse.data import manifest
 from llmcourse.data.manifest import course_data
 from llmcourse.data.parallel import split_pairs
 from llmcourse.data.sources.catalogues import LANGUAGES, load_catalogues
-from llmcourse.decode.translator import load_translator
+from llmcourse.decode.translator import THRESHOLD, WithFallback, load_translator
+from llmcourse.evaluate.baselines import NeighbourOrDictionary
 from llmcourse.evaluate.translation import translation_scores
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
@@ -46,6 +48,15 @@ def test_the_tool_trains_on_no_stand_in(monkeypatch):
         build_translation.load_parts()
 
 
+def test_joined_rows_are_two_short_pairs_of_one_language():
+    rows = [([1, 5, 6], [7]), ([2, 8], [9, 9]), ([1, 4], [3]), ([2, *[5] * 40], [1])]
+    made = build_translation.joined_rows(rows, 20, seed=0)
+    pairs = [(a, b) for a in rows[:3] for b in rows[:3] if a[0][0] == b[0][0]]
+    possible = [(a[0] + b[0][1:], a[1] + b[1]) for a, b in pairs]
+    assert len(made) == 20
+    assert all(row in possible for row in made)
+
+
 def test_it_was_trained_on_this_split(parts):
     results = json.loads((FOLDER / "results.json").read_bytes())
     assert results["n_train"] == len(parts["train"])
@@ -55,8 +66,27 @@ def test_it_was_trained_on_this_split(parts):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_it_writes_what_was_measured(parts, language):
-    expected = json.loads((FOLDER / "results.json").read_bytes())["test"][language]["model"]
+    expected = json.loads((FOLDER / "results.json").read_bytes())["test"][language]
     pairs = [pair for pair in parts["test"] if pair.language == language]
-    written = load_translator().translate([pair.source for pair in pairs], language)
-    scores = translation_scores(written, [pair.target for pair in pairs], language)
-    assert scores == pytest.approx(expected, abs=0.3)  # another processor rounds otherwise
+    texts, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
+    translator = load_translator()
+    written = translator.translate(texts, language)
+    scores = translation_scores(written, references, language)
+    assert scores == pytest.approx(expected["model"], abs=0.3)  # another processor rounds otherwise
+    known = [pair for pair in parts["train"] if pair.language == language]
+    fallback = {language: build_translation.systems_of(known, language)["either"]}
+    chosen, _ = WithFallback(translator, fallback).choose(texts, written, language)
+    assert translation_scores(chosen, references, language) == pytest.approx(expected["fallback"], abs=0.3)
+
+
+def test_both_limits_are_those_that_the_validation_set_chose():
+    results = json.loads((FOLDER / "results.json").read_bytes())
+    assert build_translation.best_fallback(results["validation"]) == (THRESHOLD, 0.5)
+    assert signature(NeighbourOrDictionary).parameters["least"].default == 0.5
+
+
+def test_it_leads_every_baseline_with_its_fallback():
+    results = json.loads((FOLDER / "results.json").read_bytes())
+    for key, (gain, p) in results["paired"].items():
+        if " test fallback " in key or " near fallback " in key:
+            assert (gain > 0, p < 0.01) == (True, True), key

@@ -7,7 +7,7 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
-from llmcourse.evaluate.baselines import Copy, NearestNeighbour, WordDictionary
+from llmcourse.evaluate.baselines import Copy, NearestNeighbour, NeighbourOrDictionary, WordDictionary
 from llmcourse.evaluate.translation import (
     bleu_from,
     bleu_statistics,
@@ -141,6 +141,24 @@ def test_the_nearest_neighbour_is_the_source_itself_where_it_is_known():
     assert memory.similarity(list(sources)) == pytest.approx(1)
     assert memory.similarity(["Zebra"]).tolist() == [0.0]
     assert memory.translate(["Open the folder"]) == ["打开目录"]
+
+
+def test_the_neighbour_answers_where_it_is_near_and_the_dictionary_elsewhere():
+    memory, dictionary = (kind(*zip(*PAIRS, strict=True)) for kind in (NearestNeighbour, WordDictionary))
+    asked = ["Open the folder", "Rename", "Delete file"]
+    for least in (0, 0.5, 1, 1.1):
+        out = NeighbourOrDictionary(memory, dictionary, least).translate(asked)
+        near = memory.similarity(asked) >= least
+        for text, each, found in zip(asked, out, near, strict=True):
+            assert each == (memory if found else dictionary).translate([text])[0]
+
+
+def test_no_text_has_no_translation():
+    pairs = tuple(zip(*PAIRS, strict=True))
+    memory, dictionary = NearestNeighbour(*pairs), WordDictionary(*pairs)
+    for system in (Copy(), memory, dictionary, NeighbourOrDictionary(memory, dictionary)):
+        assert system.translate([]) == []
+    assert memory.similarity([]).shape == (0,)
 
 
 def test_copy():

@@ -81,3 +81,33 @@ def scores(table: dict[str, dict[str, dict[str, float]]], metric: str = "chrf") 
         )
         axis.set_xlim(0, 1.2 * max(values.values()))
     return list(np.atleast_1d(axes))
+
+
+def hand_over(threshold: float, least: float) -> Axes:
+    """Draw who answers: the model where it is sure, then the memory where it is near, then the dictionary.
+
+    >>> texts = [text.get_text() for text in hand_over(-0.6, 0.5).texts]
+    >>> "mean log p ≥ −0.6?" in texts, "cosine ≥ 0.5?" in texts
+    (True, True)
+    """
+    axis = canvas(6.8, 2.0)
+    top, middle, low = 1.7, 1.0, 0.3
+    source = box(axis, 0.55, top, "source", 0.8, 0.36)
+    model = box(axis, 2.1, top, "model\ntranslates", 1.2, 0.5, "key")
+    sure = box(axis, 4.1, top, f"mean log p ≥ {threshold:g}?".replace("-", "−"), 1.6, 0.36)
+    near = box(axis, 4.1, middle, f"cosine ≥ {least:g}?", 1.6, 0.36)
+    written = box(axis, 6.0, top, "its translation", 1.4, 0.36, "value")
+    found = box(axis, 6.0, middle, "the neighbour's", 1.4, 0.36, "value")
+    looked_up = box(axis, 6.0, low, "word by word", 1.4, 0.36, "value")
+    memory = box(axis, 2.1, middle, "memory", 1.2, 0.36, "query")
+    dictionary = box(axis, 4.1, low, "dictionary", 1.6, 0.36, "query")
+    arrow(axis, source.right, model.left)
+    arrow(axis, model.right, sure.left)
+    arrow(axis, sure.right, written.left, "yes")
+    arrow(axis, sure.bottom, near.top, "no", offset=(0.16, 0.0))
+    arrow(axis, source.bottom, memory.left)
+    arrow(axis, memory.right, near.left)
+    arrow(axis, near.right, found.left, "yes")
+    arrow(axis, near.bottom, dictionary.top, "no", offset=(0.16, 0.0))
+    arrow(axis, dictionary.right, looked_up.left)
+    return axis

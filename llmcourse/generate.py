@@ -25,8 +25,12 @@ def build_decoder(model: nn.Module, caches: list, padding: Tensor | None = None)
     """Return a quicker step for `prefill`, or None where there is none."""
 
 
+def begin_decoder(model: nn.Module, token_ids: Tensor, padding: Tensor | None = None) -> None:
+    """Return what `prefill` returns, sooner, or None where there is nothing quicker."""
+
+
 with contextlib.suppress(ImportError):  # without fast/ there is none
-    from llmcourse.fast.decoding import build_decoder
+    from llmcourse.fast.decoding import begin_decoder, build_decoder
 
 
 def prompt_rows(token_ids, vocab_size: int) -> list[Tensor]:
@@ -125,6 +129,9 @@ def prefill(
     >>> torch.allclose(step(torch.tensor([4])), model(torch.tensor([[1, 2, 3, 4]]))[:, -1], atol=1e-6)
     True
     """
+    begun = begin_decoder(model, token_ids, padding)
+    if begun is not None:
+        return begun
     caches = model.make_caches(len(token_ids))
     logits = read(model, token_ids, padding, caches)
     step = build_decoder(model, caches, padding)

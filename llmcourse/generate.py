@@ -203,7 +203,8 @@ def generate_tokens(
             if process is not None:
                 logits = processed(process, torch.cat(text, dim=-1), logits)
             written.append(choose_next(logits, temperature, top_k, top_p, min_p, generator))  # (B,)
-            text.append(written[-1][:, None])
+            if process is not None:
+                text.append(written[-1][:, None])
             yield written[-1]
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from llmcourse.attention import KVCache
+from llmcourse.cross_attention import sources_of
+from llmcourse.encoder_decoder import EncoderDecoder, Memory
 from llmcourse.fast import kernels
 from llmcourse.fast.products import WIDE
 from llmcourse.model import GPT
@@ -36,7 +38,7 @@ def address(tensor: Tensor | None) -> int:
 
 def of(*layers: nn.Module) -> list[int]:
     """Return the addresses of weight and bias of each layer, 0 for what it has not."""
-    return [address(getattr(layer, name, None)) for layer in layers for name in ("weight", "bias")]
+    return [address(layer._parameters.get(name)) for layer in layers for name in ("weight", "bias")]
 
 
 def addresses(block: nn.Module) -> list[int]:
@@ -73,7 +75,7 @@ class Code:
             np.array(of(model.final_norm, model.unembedding)),
             np.array([*sizes, len(model.unembedding.weight)], dtype=np.int64),
             np.array([*epsilons, math.sqrt(C) if config.scaled_embeddings else 1.0]),
-            tuple(part.detach().to(self.dtype).numpy() for part in (weight, table, *angles)),
+            arrays(*(part.to(self.dtype) for part in (weight, table, *angles))),
         )
 
     def empty(self, *shape: int) -> Tensor:
@@ -90,6 +92,11 @@ class Code:
             raise ValueError(f"the context of {limit} tokens is full: start again with fewer")
         ids = np.ascontiguousarray(ids.numpy())
         return torch.from_numpy(kernels.read(ids, texts, slots, places, sources, wanted, *self.fixed, memory))
+
+
+def arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+    """Return each tensor as an array in the same memory."""
+    return tuple(tensor.detach().numpy() for tensor in tensors)
 
 
 class CompiledDecoder:
@@ -113,7 +120,7 @@ class CompiledDecoder:
             self.padding = padding.numpy()
             hidden[torch.arange(S) < padding[:, None]] = float("-inf")
         nothing = self.code.empty(0, 0, 0, 0, 0), self.code.empty(0, 0)
-        self.memory = tuple(part.numpy() for part in (known, hidden, *nothing))
+        self.memory = arrays(known, hidden, *nothing)
 
     def __call__(self, new: Tensor) -> Tensor:
         """Return the logits (B, V) after one more token of each text, (B,)."""
@@ -140,3 +147,60 @@ class CompiledDecoder:
         logits = self.code(token_ids.flatten(), texts, slots, places, texts, self.memory, wanted=T)
         self.position = T
         return logits
+
+
+class CompiledTargetDecoder:
+    """Writes N targets after each of B sources, as `fast.cross_decoding.TargetDecoder` does, with the same methods.
+
+    >>> from llmcourse.encoder_decoder import EncoderDecoderConfig
+    >>> model = EncoderDecoder(EncoderDecoderConfig(vocab_size=10, d_model=16, n_layers=1)).eval()
+    >>> source = torch.tensor([[5, 6, 7]])
+    >>> decode = CompiledTargetDecoder(model, model.encode(source))
+    >>> torch.allclose(decode(torch.tensor([0])), model(source, torch.tensor([[0]]))[:, -1], atol=1e-6)
+    True
+    """
+
+    def __init__(self, model: EncoderDecoder, memory: Memory):
+        self.code, self.position, self.n_sources = Code(model), 0, len(memory.states)
+        B, G, S, D = memory.layers[0].k.shape
+        self.known = self.code.empty(len(model.blocks), B, 2 * G, D, model.config.context_length)
+        layers = [torch.cat([layer.k, layer.v], dim=1).mT for layer in memory.layers]
+        self.source, self.hidden = torch.stack(layers).contiguous(), self.code.empty(B, S).zero_()
+        if (mask := memory.layers[0].mask) is not None:
+            self.hidden.masked_fill_(~mask[:, 0, 0], float("-inf"))
+        self.arrange()
+
+    @property
+    def n_rows(self) -> int:
+        """R, how many targets are written."""
+        return self.known.shape[1]
+
+    def arrange(self) -> None:
+        """Prepare what is the same for each token of this number of rows, and these sources."""
+        seen = torch.zeros(self.n_rows, self.known.shape[-1], dtype=self.known.dtype)
+        self.memory = arrays(self.known, seen, self.source, self.hidden)
+        self.rows = np.arange(self.n_rows)
+        self.sources = self.rows // (self.n_rows // self.n_sources)
+
+    def __call__(self, new: Tensor) -> Tensor:
+        """Return the logits (R, V) after one more token of each target. Raises ValueError if the context is full."""
+        slots = self.rows * 0 + self.position
+        logits = self.code(new, self.rows, slots, slots, self.sources, self.memory)
+        self.position += 1
+        return logits
+
+    @torch.no_grad()
+    def reorder(self, rows: list[int]) -> None:
+        """Go on with these rows, in this order; those of one source side by side, equally many of each."""
+        if rows == list(range(self.n_rows)):
+            return
+        sources = sources_of(rows, self.n_rows // self.n_sources)
+        known = self.known[..., : self.position].index_select(1, torch.tensor(rows))
+        if len(rows) != self.n_rows:
+            self.known = self.code.empty(len(self.known), len(rows), *self.known.shape[2:])
+        self.known[..., : self.position] = known
+        if len(sources) < self.n_sources:
+            index = torch.tensor(sources)
+            self.source, self.hidden = self.source.index_select(1, index), self.hidden.index_select(0, index)
+        self.n_sources = len(sources)
+        self.arrange()

@@ -1,8 +1,12 @@
 """What holds for every test and every example of a docstring."""
 
+import importlib.util
 import sys
 
 import pytest
+
+if importlib.util.find_spec("numba") is None:  # their examples need it
+    collect_ignore = ["llmcourse/fast/kernels.py", "llmcourse/fast/compiled.py"]
 
 
 @pytest.fixture(autouse=True)

@@ -138,6 +138,7 @@ def prefill(
     return logits, step or (lambda new: read(model, new[:, None], padding, caches))
 
 
+@torch.no_grad()
 def processed(process: Process, token_ids: Tensor, logits: Tensor) -> Tensor:
     """Return `process(token_ids, logits)`. Raises ValueError for another shape, and where every logit is -inf.
 
@@ -156,7 +157,6 @@ def processed(process: Process, token_ids: Tensor, logits: Tensor) -> Tensor:
     return changed
 
 
-@torch.no_grad()
 def generate_tokens(
     model: nn.Module,
     token_ids: Tensor,

@@ -195,10 +195,13 @@ class CompiledTargetDecoder:
         if rows == list(range(self.n_rows)):
             return
         sources = sources_of(rows, self.n_rows // self.n_sources)
-        known = self.known[..., : self.position].index_select(1, torch.tensor(rows))
-        if len(rows) != self.n_rows:
-            self.known = self.code.empty(len(self.known), len(rows), *self.known.shape[2:])
-        self.known[..., : self.position] = known
+        known = self.known[..., : self.position]
+        if len(rows) == self.n_rows:  # many rows go on as themselves
+            changed = [i for i, row in enumerate(rows) if row != i]
+            known[:, changed] = known[:, [rows[i] for i in changed]]
+            return
+        self.known = self.code.empty(len(self.known), len(rows), *self.known.shape[2:])
+        self.known[..., : self.position] = known[:, rows]
         if len(sources) < self.n_sources:
             index = torch.tensor(sources)
             self.source, self.hidden = self.source.index_select(1, index), self.hidden.index_select(0, index)

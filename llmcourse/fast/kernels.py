@@ -25,6 +25,14 @@ KINDS = ("relu", "relu_squared", "gelu", "gelu_tanh", "silu", "swiglu")
 RELU, RELU_SQUARED, GELU, GELU_TANH = range(4)
 
 
+def kept(function):
+    """Compile a function, and keep the code for other processes if there is a folder to write to."""
+    try:
+        return njit(**options, cache=True)(function)
+    except RuntimeError:
+        return njit(**options)(function)
+
+
 @intrinsic
 def pointer(context, address):
     """Return an address as a pointer."""
@@ -49,7 +57,7 @@ def vector(address, n, like):
 
 @inner
 def exp_float32(x):
-    """Return exp(x) as 2^n · exp(r), |r| <= ln(2) / 2, where 2^n is written into the exponent's bits: to 1e-7."""
+    """Return exp(x) as 2^n · exp(r), |r| <= ln(2) / 2, where 2^n is written into the exponent's bits; to 5e-7 of it."""
     f = np.float32
     x = min(max(x, f(-87)), f(88))
     n = f(math.floor(x * f(1.4426950408889634) + f(0.5)))
@@ -181,7 +189,7 @@ def activated(x, kind, F):
 def attend(q, keys, values, hidden, out):
     """Write to out (H, D) what queries q (H, D) take of keys and values (G, D, S or more).
 
-    `hidden` (S,) is added to the scores: 0, or -inf where nobody looks.
+    `hidden` (S,) is added to the scores: 0, or -inf where nobody looks. Who looks nowhere gets zeros.
     """
     (H, D), S, none = q.shape, len(hidden), q.dtype.type(0)
     scale, weights = q.dtype.type(1 / math.sqrt(D)), np.empty(S, q.dtype)
@@ -202,7 +210,7 @@ def attend(q, keys, values, hidden, out):
             a = none
             for s in range(S):
                 a += weights[s] * values[g, d, s]
-            out[h, d] = a / total
+            out[h, d] = a / total if total != 0 else none
 
 
 @inner
@@ -292,7 +300,7 @@ def embedded(ids, embedding, scale, table, places):
     return x
 
 
-@njit(**options, cache=True)
+@kept
 def read(ids, texts, slots, places, sources, wanted, layers, ends, sizes, numbers, tables, memory):
     """Return the logits (N, V) after ids (N,), or after every `wanted`-th of them; keys and values join `known`.
 

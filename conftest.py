@@ -6,7 +6,7 @@ import sys
 import pytest
 
 if importlib.util.find_spec("numba") is None:  # their examples need it
-    collect_ignore = ["llmcourse/fast/kernels.py", "llmcourse/fast/compiled.py"]
+    collect_ignore = [f"llmcourse/fast/{name}.py" for name in ("machine", "kernels", "compiled")]
 
 
 @pytest.fixture(autouse=True)

@@ -59,6 +59,7 @@ class Code:
     def __init__(self, model: GPT):
         config, weight, block = model.config, model.token_embedding.weight, model.blocks[0]
         self.model, self.dtype, least = model, weight.dtype, torch.finfo(weight.dtype).eps
+        self.held = [parameter.detach() for parameter in model.parameters()]  # while their addresses are used
         epsilons = (getattr(norm, "eps", None) for norm in (block.mlp_norm, block.attention.q_norm))
         epsilons = [least if eps is None else eps for eps in epsilons]  # as torch does
         kind, C = kernels.KINDS.index(block.mlp.kind), config.d_model

@@ -4,83 +4,28 @@ In a small model the calls between the products take as long as the products, an
 row waits for the weights to arrive. Here all layers are one call, and a weight that has arrived serves
 four rows: four drafts or beams cost hardly more than one.
 
-Sums are ordered otherwise than in the model, and nothing else is (`SUMS`): NaN stays NaN. Weights are
-found by their addresses, and what a model lacks has the address 0, so that one compilation serves all
-models of a dtype. It takes seconds, once: numba keeps the code beside this file, or in its cache for users.
+Sums are ordered otherwise than in the model. Weights are found by their addresses, and what a model lacks
+has the address 0, so that one compilation serves all models of a dtype. It takes seconds, once
+(`fast/machine.py`).
 
 Dimensions: N rows (tokens; 1, or padded to 4, 8, ...), C width, H query heads, G heads of keys and values,
-D head width, F hidden width, L layers, B texts or sources, S positions of one, V vocabulary.
+D head width, F hidden width, L layers, B texts or sources, S positions of one, V vocabulary; K inputs and
+M outputs of a product.
 """
 
 import math
 
 import numpy as np
-from numba import carray, njit, types
-from numba.extending import intrinsic, overload
 
-SUMS = {"reassoc", "contract", "nsz", "arcp"}  # of LLVM's flags for arithmetic
-options = dict(fastmath=SUMS, error_model="numpy")
-inner = njit(**options, no_cpython_wrapper=True)
+from llmcourse.fast.machine import exp, inner, kept, matrix, vector
+
 KINDS = ("relu", "relu_squared", "gelu", "gelu_tanh", "silu", "swiglu")
 RELU, RELU_SQUARED, GELU, GELU_TANH = range(4)
 
 
-def kept(function):
-    """Compile a function, and keep the code for other processes if there is a folder to write to."""
-    try:
-        return njit(**options, cache=True)(function)
-    except RuntimeError:
-        return njit(**options)(function)
-
-
-@intrinsic
-def pointer(context, address):
-    """Return an address as a pointer."""
-
-    def build(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(address), build
-
-
-@inner
-def matrix(address, rows, columns, like):
-    """Return the (rows, columns) numbers at an address, of the dtype of `like`."""
-    return carray(pointer(address), (rows, columns), like.dtype)
-
-
-@inner
-def vector(address, n, like):
-    """Return the (n,) numbers at an address, of the dtype of `like`, or an empty array for address 0."""
-    return carray(pointer(address), (n if address else 0,), like.dtype)
-
-
-@inner
-def exp_float32(x):
-    """Return exp(x) as 2^n · exp(r), |r| <= ln(2) / 2, where 2^n is written into the exponent's bits; to 5e-7 of it."""
-    f = np.float32
-    x = min(max(x, f(-87)), f(88))
-    n = f(math.floor(x * f(1.4426950408889634) + f(0.5)))
-    r = x - n * f(0.693359375) + n * f(2.12194440e-4)
-    y = f(1 / 720)
-    for i in (120, 24, 6, 2, 1, 1):
-        y = y * r + f(1) / f(i)
-    return y * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-
-
-def exp(x):
-    """Return exp(x); that of float32 is one that a loop computes for 16 numbers at once."""
-    return math.exp(x)
-
-
-@overload(exp)
-def _(x):
-    return (lambda x: exp_float32(x)) if x == types.float32 else (lambda x: math.exp(x))
-
-
 @inner
 def add_four(out, o, a, b, c, d):
-    """Add four numbers to out (O,), from o on."""
+    """Add four numbers to out (M,), from o on."""
     out[o] += a
     out[o + 1] += b
     out[o + 2] += c
@@ -108,13 +53,13 @@ def add_tiles(x, weight, o, out):
 
 @inner
 def add_product(x, weight, bias, out):
-    """Add x (N, K) times the (O, K) numbers at the address `weight`, and (O,) those at `bias`, to out (N, O)."""
-    (N, K), O = x.shape, out.shape[1]
-    weight, bias, tiled = matrix(weight, O, K, x), vector(bias, O, x), O - O % 4 if N > 1 else 0
+    """Add x (N, K) times the (M, K) numbers at the address `weight`, and (M,) those at `bias`, to out (N, M)."""
+    (N, K), M = x.shape, out.shape[1]
+    weight, bias, tiled = matrix(weight, M, K, x), vector(bias, M, x), M - M % 4 if N > 1 else 0
     for o in range(0, tiled, 4):
         add_tiles(x, weight, o, out)
     if N == 1:
-        tiled = O - O % 4
+        tiled = M - M % 4
         for o in range(0, tiled, 4):
             a = b = c = d = x.dtype.type(0)
             for k in range(K):
@@ -125,7 +70,7 @@ def add_product(x, weight, bias, out):
                 d += weight[o + 3, k] * y
             add_four(out[0], o, a, b, c, d)
     for n in range(N):
-        for o in range(tiled, O):
+        for o in range(tiled, M):
             total = x.dtype.type(0)
             for k in range(K):
                 total += weight[o, k] * x[n, k]
@@ -135,9 +80,9 @@ def add_product(x, weight, bias, out):
 
 
 @inner
-def product(x, weight, bias, O):
-    """Return what `add_product` would add, (N, O)."""
-    out = np.zeros((len(x), O), x.dtype)
+def product(x, weight, bias, M):
+    """Return what `add_product` would add, (N, M)."""
+    out = np.zeros((len(x), M), x.dtype)
     add_product(x, weight, bias, out)
     return out
 
@@ -170,7 +115,7 @@ def activated(x, kind, F):
     for n in range(len(x)):
         for i in range(F):
             y = x[n, i]
-            if kind == RELU or kind == RELU_SQUARED:
+            if kind in (RELU, RELU_SQUARED):
                 y = y if y > 0 or math.isnan(y) else x.dtype.type(0)
                 y = y if kind == RELU else y * y
             elif kind == GELU:

@@ -13,12 +13,14 @@ from llmcourse.model import GPT, ModelConfig
 from llmcourse.pretrained import load_course_model
 
 pytest.importorskip("numba")
-from llmcourse.fast import compiled, kernels  # noqa: E402
+from llmcourse.fast import compiled, machine
 
 
 def make(**changes) -> GPT:
     torch.manual_seed(0)
-    model = GPT(ModelConfig(**dict(vocab_size=19, context_length=40, d_model=24, n_layers=2, n_heads=4) | changes))
+    model = GPT(
+        ModelConfig(**dict(vocab_size=19, context_length=40, d_model=24, n_layers=2, n_heads=4) | changes)
+    )
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.4)
     return model.eval()
@@ -62,7 +64,9 @@ def test_any_number_of_rows_is_that_of_the_model(n, dtype):
     decode = compiled.CompiledDecoder(model, model.make_caches(1))
     decode.read(ids[0, : 12 - n], start=0)
     near = 200 * torch.finfo(dtype).eps
-    torch.testing.assert_close(decode.read(ids[0, 12 - n :], 12 - n), model(ids)[0, -n:], rtol=near, atol=near)
+    torch.testing.assert_close(
+        decode.read(ids[0, 12 - n :], 12 - n), model(ids)[0, -n:], rtol=near, atol=near
+    )
 
 
 def test_what_it_serves():
@@ -89,6 +93,17 @@ def test_a_long_prompt_is_read_by_the_model_and_goes_on_in_machine_code():
         expected = model(torch.cat([prompt, new[:, None]], dim=1))
     torch.testing.assert_close(logits, expected[:, -2], rtol=0, atol=1e-12)
     torch.testing.assert_close(step(new), expected[:, -1], rtol=0, atol=1e-12)
+
+
+def test_weights_that_the_model_lets_go_of_stay_where_they_are():
+    model = make()
+    _, step = prefill(model, torch.tensor([[1, 2]]))
+    expected = prefill(model, torch.tensor([[1, 2]]))[1](torch.tensor([3]))
+    for parameter in model.parameters():
+        parameter.data = torch.full_like(parameter, torch.nan)
+    others = [torch.full((n,), torch.nan) for n in (16, 24, 24 * 24, 24 * 72, 24 * 64) for _ in range(50)]
+    assert torch.equal(step(torch.tensor([3])), expected)
+    del others
 
 
 def test_an_id_that_the_model_does_not_have_is_an_error_and_touches_nothing():
@@ -119,5 +134,5 @@ def test_memory_that_was_not_written_does_not_count(monkeypatch):
 
 def test_the_exponential_is_near_enough():
     x = np.concatenate([np.linspace(-87, 88, 100_001), np.linspace(-1, 1, 10_001)]).astype(np.float32)
-    found = kernels.njit(lambda x: np.array([kernels.exp(value) for value in x]))(x)
+    found = machine.njit(lambda x: np.array([machine.exp(value) for value in x]))(x)
     np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=5e-7)

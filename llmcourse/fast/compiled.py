@@ -59,6 +59,7 @@ class Code:
     def __init__(self, model: GPT):
         config, weight, block = model.config, model.token_embedding.weight, model.blocks[0]
         self.model, self.dtype, least = model, weight.dtype, torch.finfo(weight.dtype).eps
+        self.n_outputs = len(model.unembedding.weight)
         self.held = [parameter.detach() for parameter in model.parameters()]  # while their addresses are used
         epsilons = (getattr(norm, "eps", None) for norm in (block.mlp_norm, block.attention.q_norm))
         epsilons = [least if eps is None else eps for eps in epsilons]  # as torch does
@@ -74,25 +75,27 @@ class Code:
         self.fixed = (
             np.array([addresses(block) for block in model.blocks]),
             np.array(of(model.final_norm, model.unembedding)),
-            np.array([*sizes, len(model.unembedding.weight)], dtype=np.int64),
+            np.array(sizes, dtype=np.int64),
             np.array([*epsilons, math.sqrt(C) if config.scaled_embeddings else 1.0]),
-            arrays(*(part.to(self.dtype) for part in (weight, table, *angles))),
+            *arrays(*(part.to(self.dtype) for part in (weight, table, *angles))),
         )
 
     def empty(self, *shape: int) -> Tensor:
         """Return a tensor for keys and values, in the model's dtype."""
         return torch.empty(shape, dtype=self.dtype)
 
-    def __call__(self, ids: Tensor, texts, slots, places, sources, memory: tuple, wanted: int = 1) -> Tensor:
+    def __call__(self, ids: Tensor, where: np.ndarray, memory: tuple, wanted: int = 1) -> Tensor:
         """Return the logits (N, V) after ids (N,), or after every `wanted`-th of them.
 
-        Each row has a text, a slot in the memory of the text, a place, which positions see, and a source; (N,).
+        Each has in `where` (4, N) its text, slot in the memory of the text, place, which positions see, and source.
         `memory` are keys and values, (L, B, 2 G, D, S), and what is added to scores, (B, S): of texts, then of sources.
         """
-        if slots[-1] >= (limit := self.model.config.context_length):
+        if where[1, -1] >= (limit := self.model.config.context_length):
             raise ValueError(f"the context of {limit} tokens is full: start again with fewer")
-        ids = np.ascontiguousarray(ids.numpy())
-        return torch.from_numpy(kernels.read(ids, texts, slots, places, sources, wanted, *self.fixed, memory))
+        N = len(where[0]) // wanted
+        out = torch.zeros(N if N == 1 else -(-N // 4) * 4, self.n_outputs, dtype=self.dtype)
+        kernels.read(np.ascontiguousarray(ids.numpy()), where, wanted, *self.fixed, *memory, out.numpy())
+        return out[:N]
 
 
 def arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
@@ -116,7 +119,7 @@ class CompiledDecoder:
         known, hidden = self.code.empty(len(caches), B, 2 * G, D, S), self.code.empty(B, S).zero_()
         for each, cache in zip(known, caches if self.position else (), strict=False):
             each[..., : self.position] = torch.cat([cache.k, cache.v], dim=1)[:, :, : self.position].mT
-        self.texts, self.padding = np.arange(B), np.zeros(B, dtype=np.int64)
+        self.where, self.padding = np.tile(np.arange(B), (4, 1)), np.zeros(B, dtype=np.int64)
         if padding is not None:
             self.padding = padding.numpy()
             hidden[torch.arange(S) < padding[:, None]] = float("-inf")
@@ -125,8 +128,8 @@ class CompiledDecoder:
 
     def __call__(self, new: Tensor) -> Tensor:
         """Return the logits (B, V) after one more token of each text, (B,)."""
-        slots = self.texts * 0 + self.position
-        logits = self.code(new, self.texts, slots, slots - self.padding, self.texts, self.memory)
+        self.where[1], self.where[2] = self.position, self.position - self.padding
+        logits = self.code(new, self.where, self.memory)
         self.position += 1
         return logits
 
@@ -135,17 +138,19 @@ class CompiledDecoder:
 
         What was read at and after `start` before is forgotten.
         """
-        slots = np.arange(start, start + len(ids))
-        logits = self.code(ids, slots * 0, slots, slots, slots, self.memory)
+        where = np.zeros((4, len(ids)), dtype=np.int64)
+        where[1:3] = np.arange(start, start + len(ids))
+        logits = self.code(ids, where, self.memory)
         self.position = start + len(ids)
         return logits
 
     def prefill(self, token_ids: Tensor) -> Tensor:
         """Read prompts (B, T), the first tokens of all; return the logits (B, V) after them."""
         B, T = token_ids.shape
-        texts, slots = np.repeat(self.texts, T), np.tile(np.arange(T), B)
-        places = np.maximum(slots - self.padding[texts], 0)
-        logits = self.code(token_ids.flatten(), texts, slots, places, texts, self.memory, wanted=T)
+        where = np.repeat(self.where, T, axis=1)
+        where[1] = np.tile(np.arange(T), B)
+        where[2] = np.maximum(where[1] - self.padding[where[0]], 0)  # padding stands nowhere
+        logits = self.code(token_ids.flatten(), where, self.memory, wanted=T)
         self.position = T
         return logits
 
@@ -180,13 +185,13 @@ class CompiledTargetDecoder:
         """Prepare what is the same for each token of this number of rows, and these sources."""
         seen = torch.zeros(self.n_rows, self.known.shape[-1], dtype=self.known.dtype)
         self.memory = arrays(self.known, seen, self.source, self.hidden)
-        self.rows = np.arange(self.n_rows)
-        self.sources = self.rows // (self.n_rows // self.n_sources)
+        rows = np.arange(self.n_rows)
+        self.where = np.stack([rows, rows, rows, rows // (self.n_rows // self.n_sources)])
 
     def __call__(self, new: Tensor) -> Tensor:
         """Return the logits (R, V) after one more token of each target. Raises ValueError if the context is full."""
-        slots = self.rows * 0 + self.position
-        logits = self.code(new, self.rows, slots, slots, self.sources, self.memory)
+        self.where[1:3] = self.position
+        logits = self.code(new, self.where, self.memory)
         self.position += 1
         return logits
 

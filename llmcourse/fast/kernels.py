@@ -186,12 +186,12 @@ def after(x, layer, style):
 
 
 @inner
-def add_attention(x, layer, style, H, head_eps, known, hidden, where, angles):
+def add_attention(x, layer, style, H, head_eps, known, hidden, where, cos, sin):
     """Add attention to x (N, C); keys and values of the new rows join `known` (B, 2 G, D, S).
 
-    `where` says for each row the text, the slot in `known`, and the place, which turns it; all (N,).
+    `where` (4, N) says for each row its text, its slot in `known`, and its place, which turns it.
     """
-    (texts, slots, places), (cos, sin), G, D = where, angles, known.shape[1] // 2, known.shape[2]
+    texts, slots, places, G, D = where[0], where[1], where[2], known.shape[1] // 2, known.shape[2]
     rows = product(before(x, layer, style), layer[2], layer[3], (H + 2 * G) * D)
     for n in range(len(texts)):
         heads = rows[n].reshape(-1, D)  # (H + 2 G, D)
@@ -246,25 +246,27 @@ def embedded(ids, embedding, scale, table, places):
 
 
 @kept
-def read(ids, texts, slots, places, sources, wanted, layers, ends, sizes, numbers, tables, memory):
-    """Return the logits (N, V) after ids (N,), or after every `wanted`-th of them; keys and values join `known`.
+def read(
+    ids, where, wanted, layers, ends, sizes, numbers, embedding, table, cos, sin, known, hidden, source, masked, out
+):  # fmt: skip
+    """Add to out (N, V) the logits after every `wanted`-th of ids; keys and values join `known`.
 
+    `where` (4, ids) says for each its text, slot in `known`, place, which positions see, and source.
     `layers` (L, 21) and `ends` (4,) are addresses; `compiled.py` says in what order, and what the rest is.
     """
-    (embedding, table, cos, sin), (known, hidden, source, source_hidden) = tables, memory
-    H, F, kind, V = sizes[0], sizes[1], sizes[2], sizes[5]
+    H, F, kind = sizes[0], sizes[1], sizes[2]
     style, head_eps = (sizes[3] == 1, sizes[4] == 1, numbers[0]), numbers[1]
-    x = embedded(ids, embedding, numbers[2], table, places)
+    x, last = (
+        embedded(ids, embedding, numbers[2], table, where[2]),
+        np.zeros((len(out), embedding.shape[1]), out.dtype),
+    )
     for i in range(len(layers)):
-        where = (texts, slots, places)
-        add_attention(x, layers[i, :8], style, H, head_eps, known[i], hidden, where, (cos, sin))
+        add_attention(x, layers[i, :8], style, H, head_eps, known[i], hidden, where, cos, sin)
         if len(source):
-            add_cross_attention(x, layers[i, 8:15], style, H, head_eps, source[i], source_hidden, sources)
+            add_cross_attention(x, layers[i, 8:15], style, H, head_eps, source[i], masked, where[3])
         add_mlp(x, layers[i, 15:], style, kind, F)
-    N = len(ids) // wanted
-    last = np.zeros((1 if N == 1 else (N + 3) // 4 * 4, x.shape[1]), x.dtype)
-    for n in range(N):
+    for n in range(len(ids) // wanted):
         for i in range(x.shape[1]):
             last[n, i] = x[(n + 1) * wanted - 1, i]
     normalize(last, ends[0], ends[1], numbers[0], style[1], last)
-    return product(last, ends[2], ends[3], V)[:N]
+    add_product(last, ends[2], ends[3], out)

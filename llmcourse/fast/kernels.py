@@ -2,7 +2,7 @@
 
 In a small model the calls between the products take as long as the products, and a product with a single
 row waits for the weights to arrive. Here all layers are one call, and a weight that has arrived serves
-four rows: four drafts or beams cost hardly more than one.
+four rows: four drafts or beams cost less than two tokens, one after the other.
 
 Sums are ordered otherwise than in the model. Weights are found by their addresses, and what a model lacks
 has the address 0, so that one compilation serves all models of a dtype. It takes seconds, once

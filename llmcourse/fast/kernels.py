@@ -245,6 +245,16 @@ def embedded(ids, embedding, scale, table, places):
     return x
 
 
+@inner
+def every(x, wanted, n_wanted, N):
+    """Return rows wanted - 1, 2 wanted - 1, ... of x, `n_wanted` of them, padded with zeros to (N, C)."""
+    rows = np.zeros((N, x.shape[1]), x.dtype)
+    for n in range(n_wanted):
+        for i in range(x.shape[1]):
+            rows[n, i] = x[(n + 1) * wanted - 1, i]
+    return rows
+
+
 @kept
 def read(
     ids, where, wanted, layers, ends, sizes, numbers, embedding, table, cos, sin, known, hidden, source, masked, out
@@ -256,17 +266,13 @@ def read(
     """
     H, F, kind = sizes[0], sizes[1], sizes[2]
     style, head_eps = (sizes[3] == 1, sizes[4] == 1, numbers[0]), numbers[1]
-    x, last = (
-        embedded(ids, embedding, numbers[2], table, where[2]),
-        np.zeros((len(out), embedding.shape[1]), out.dtype),
-    )
+    x = embedded(ids, embedding, numbers[2], table, where[2])
     for i in range(len(layers)):
         add_attention(x, layers[i, :8], style, H, head_eps, known[i], hidden, where, cos, sin)
         if len(source):
             add_cross_attention(x, layers[i, 8:15], style, H, head_eps, source[i], masked, where[3])
+        if i == len(layers) - 1 and wanted > 1:
+            x = every(x, wanted, len(ids) // wanted, len(out))
         add_mlp(x, layers[i, 15:], style, kind, F)
-    for n in range(len(ids) // wanted):
-        for i in range(x.shape[1]):
-            last[n, i] = x[(n + 1) * wanted - 1, i]
-    normalize(last, ends[0], ends[1], numbers[0], style[1], last)
-    add_product(last, ends[2], ends[3], out)
+    normalize(x, ends[0], ends[1], numbers[0], style[1], x)
+    add_product(x, ends[2], ends[3], out)

@@ -1,8 +1,12 @@
 """What holds for every test and every example of a docstring."""
 
+import importlib.util
 import sys
 
 import pytest
+
+if importlib.util.find_spec("numba") is None:  # their examples need it
+    collect_ignore = [f"llmcourse/fast/{name}.py" for name in ("machine", "kernels", "compiled")]
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from torch import nn
 from llmcourse.attention import causal_mask, padding_mask
 from llmcourse.config import CHOICES
 from llmcourse.decode.beam import beam_search
-from llmcourse.fast.decoding import Decoder, is_supported
+from llmcourse.fast.decoding import is_supported
 from llmcourse.generate import generate, generate_tokens, pad_left, prefill, prompt_batch, read
 from llmcourse.model import GPT
 from llmcourse.sampling import penalize_repetition
@@ -57,7 +57,7 @@ def test_logits_are_those_of_the_row_alone(kind):
     model, rows = make(**kind), some_rows()
     window, padding = pad_left(rows)
     logits, step = prefill(model, window, padding)
-    assert isinstance(step, Decoder) == is_supported(model)  # padding needs no long way
+    assert hasattr(step, "read") == is_supported(model)  # a decoder: padding needs no long way
     torch.testing.assert_close(read(model, window, padding), logits)
     new = torch.tensor([3, 4, 5, 6])
     for _ in range(CONTEXT - max(LENGTHS) + 1):

@@ -7,6 +7,7 @@ Dimensions: M candidates.
 """
 
 import contextlib
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 from llmcourse.ngrams import NGramModel
 
 Draft = Callable[[list[int]], dict[int, float]]
+CERTAIN = np.ones(1)  # the probability of a single candidate
 
 
 def own_text(token_ids: list[int], n: int = 3) -> dict[int, float]:
@@ -89,13 +91,14 @@ def guess(candidates: dict[int, float], vocab_size: int, temperature: float, rng
             f"the draft proposes token {token!r}, and the model has {vocab_size}, from 0 on: both must count "
             "in the same vocabulary"
         )
-    ids, weights = list(candidates), np.array(list(candidates.values()), dtype=np.float64)
+    ids = list(candidates)
+    if len(ids) == 1 and 0 < candidates[ids[0]] < math.inf:
+        return Guess(ids[0], ids, CERTAIN)
+    weights = np.array(list(candidates.values()), dtype=np.float64)
     if not 0 <= weights.min() <= weights.max() < np.inf or weights.max() == 0:
         raise ValueError(
             f"the draft gives the weights {weights[:5]}: give numbers from 0 on, not all of them 0"
         )
-    if len(ids) == 1:
-        return Guess(ids[0], ids, np.ones(1))
     q = (weights / weights.max()) ** (1 / temperature)
     q /= q.sum()
     i = draw(q, rng)

@@ -30,8 +30,12 @@ def build_decoder(model: GPT, caches: list) -> None:
     """Return a decoder that is quicker than the model, or None where there is none."""
 
 
+def begin_decoder(model: GPT, token_ids: Tensor) -> None:
+    """Return logits and a decoder that has read prompts (B, T), or None where there is nothing quicker."""
+
+
 with contextlib.suppress(ImportError):  # without fast/ there is none
-    from llmcourse.fast.decoding import build_decoder
+    from llmcourse.fast.decoding import begin_decoder, build_decoder
 
 
 def check_greedily(logits: Tensor, guesses: list[Guess]) -> list[int]:
@@ -70,6 +74,8 @@ def reader(model: GPT, token_ids: Tensor) -> Callable[[Tensor, int], Tensor]:
 
     It may go back: what it read at this position and after it before is forgotten.
     """
+    if len(token_ids) and (begun := begin_decoder(model, token_ids[None])):
+        return begun[1].read
     caches = model.make_caches(1)
     if len(token_ids):
         model(token_ids[None], caches=caches)

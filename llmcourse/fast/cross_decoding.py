@@ -50,7 +50,10 @@ def is_supported(model: nn.Module) -> bool:
 
 def build_target_decoder(model: EncoderDecoder, memory: Memory) -> "TargetDecoder | None":
     """Return what writes after the sources of `memory`, or None for a model that is not supported."""
-    return TargetDecoder(model, memory) if is_supported(model) else None
+    if not is_supported(model):
+        return None
+    compiled = fast.compiled_for(model, len(memory.states))
+    return (compiled.CompiledTargetDecoder if compiled else TargetDecoder)(model, memory)
 
 
 class TargetDecoder:

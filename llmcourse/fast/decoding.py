@@ -49,7 +49,21 @@ def build_decoder(model: GPT, caches: list[KVCache], padding: Tensor | None = No
 
     `padding` (B,) says how many of the first positions of each text hold none of it.
     """
-    return Decoder(model, caches, padding) if is_supported(model) else None
+    if not is_supported(model):
+        return None
+    compiled = fast.compiled_for(model, len(caches[0].k))
+    return (compiled.CompiledDecoder if compiled else Decoder)(model, caches, padding)
+
+
+def begin_decoder(model: GPT, token_ids: Tensor, padding: Tensor | None = None):
+    """Return (logits (B, V), decoder) after prompts (B, T), or None where the model should read them itself.
+
+    So it should where numba is missing, and for long ones.
+    """
+    if is_supported(model) and (compiled := fast.compiled_for(model, token_ids.numel())):
+        decoder = compiled.CompiledDecoder(model, model.make_caches(len(token_ids)), padding)
+        return decoder.prefill(token_ids), decoder
+    return None
 
 
 class Decoder:

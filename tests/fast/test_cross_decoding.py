@@ -1,5 +1,6 @@
 """The fast step after a source computes what the model computes."""
 
+import importlib.util
 import itertools
 
 import pytest
@@ -14,7 +15,14 @@ from llmcourse.pointer import PointerGenerator
 from llmcourse.seq2seq import prefill_target
 
 V = 13
+DECODERS = ["torch", *(["machine code"] if importlib.util.find_spec("numba") else [])]
 SOURCE, MASK = torch.tensor([[5, 6, 7], [9, 3, 2]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
+
+
+@pytest.fixture(params=DECODERS, autouse=True)
+def decoder(request, monkeypatch):
+    monkeypatch.setattr(fast, "compile_decoders", request.param == "machine code")
+    return request.param
 
 
 def small_model(kind=EncoderDecoder, **options):
@@ -30,7 +38,7 @@ def assert_equal_steps(model):
     ids = torch.randint(V, (4, 7), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         memory = model.encode(SOURCE, MASK)
-        decode, expected = TargetDecoder(model, memory), model.decode(ids, memory)
+        decode = build_target_decoder(model, memory)
         twice, order = [0, 0, 1, 1], [1, 0, 2, 2]
         decode(ids[::2, 0])  # two targets, then two of each source, then in another order
         decode.reorder(twice)
@@ -70,6 +78,24 @@ def test_every_shape(options):
 @pytest.mark.parametrize("options", [dict(), dict(unembedding_bias=True), dict(copy=False)], ids=str)
 def test_a_model_that_copies(options):
     assert_equal_steps(small_model(PointerGenerator, **options))
+
+
+def test_both_decoders_are_tried_here(decoder):
+    model = small_model()
+    built = build_target_decoder(model, model.encode(SOURCE))
+    assert (type(built) is TargetDecoder) == (decoder == "torch")
+
+
+def test_fewer_sources_go_on():
+    model, ids = small_model(), torch.randint(V, (2, 7))
+    with torch.no_grad():
+        decode = build_target_decoder(model, model.encode(SOURCE, MASK))
+        decode(ids[:, 0])
+        decode.reorder([1, 1, 1])
+        expected = model.decode(ids[1:].expand(3, -1), model.encode(SOURCE[1:, :2]))
+        for position in range(1, 7):
+            mine = decode(ids[1, position].expand(3))
+            torch.testing.assert_close(mine, expected[:, position], rtol=0, atol=1e-11)
 
 
 def test_what_it_does_not_know_goes_the_long_way():

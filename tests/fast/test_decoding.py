@@ -1,5 +1,6 @@
 """One position at a time against the model's own forward pass, for every configuration."""
 
+import importlib.util
 import itertools
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 from llmcourse import fast
 from llmcourse.config import CHOICES
-from llmcourse.fast.decoding import is_supported
+from llmcourse.fast.decoding import Decoder, build_decoder, is_supported
 from llmcourse.finetune.lora import add_lora
 from llmcourse.generate import generate, generate_tokens, prefill
 from llmcourse.model import GPT, ModelConfig
@@ -16,6 +17,7 @@ from llmcourse.positions import RotaryScaling
 from llmcourse.tune.techniques import make_config, make_model
 
 V, CONTEXT = 19, 11
+DECODERS = ["torch", *(["machine code"] if importlib.util.find_spec("numba") else [])]
 PRESETS = [ModelConfig.gpt2, ModelConfig.llama, ModelConfig.transformer_2017]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 TECHNIQUES = [  # they go the long way, through the model
@@ -26,6 +28,12 @@ TECHNIQUES = [  # they go the long way, through the model
     dict(logit_cap=1.5),
     dict(token_shift=True, embedding_shift=1, value_embeddings=True, bigram_table=True, logit_cap=2.0),
 ]
+
+
+@pytest.fixture(params=DECODERS, autouse=True)
+def decoder(request, monkeypatch):
+    monkeypatch.setattr(fast, "compile_decoders", request.param == "machine code")
+    return request.param
 
 
 def make(preset=make_config, **changes) -> GPT:
@@ -140,6 +148,11 @@ def test_the_whole_text_gives_the_same_logits(preset):
     steps = [logits, *(step(text[:, i]) for i in range(4, CONTEXT))]
     with torch.no_grad():
         torch.testing.assert_close(torch.stack(steps, dim=1), model(text)[:, 3:])
+
+
+def test_both_decoders_are_tried_here(decoder):
+    model = make()
+    assert (type(build_decoder(model, model.make_caches(1))) is Decoder) == (decoder == "torch")
 
 
 # --- several positions at once -----------------------------------------------------------------

@@ -52,7 +52,8 @@ def build_target_decoder(model: EncoderDecoder, memory: Memory) -> "TargetDecode
     """Return what writes after the sources of `memory`, or None for a model that is not supported."""
     if not is_supported(model):
         return None
-    compiled = fast.compiled_for(model, len(memory.states))
+    # the machine code has no pointer
+    compiled = fast.compiled_for(model, len(memory.states)) if type(model) is EncoderDecoder else None
     return (compiled.CompiledTargetDecoder if compiled else TargetDecoder)(model, memory)
 
 

@@ -17,6 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 14)  # torch of constraints.txt is built for these
 NEEDED_GB = 4
 WORKS = f"import sys, pip; sys.exit(sys.version_info[:2] < {OLDEST_PYTHON})"
+WRITES = (  # the first text, for which numba compiles `fast/kernels.py`; without numba it is quick
+    "from llmcourse.generate import generate; from llmcourse.model import GPT, ModelConfig; "
+    "generate(GPT(ModelConfig(vocab_size=4, d_model=8, n_layers=1)), [1], 2)"
+)
 NO_NETWORK = "Retrying|NewConnection|Temporary failure|timed out|ProxyError|SSLError|from versions: none"
 
 
@@ -137,6 +141,11 @@ def main(folder: str) -> None:
     announcements = "@jupyterlab/apputils-extension:announcements"
     jupyter = [str(python), "-m", "jupyter", "labextension", "disable", announcements]
     subprocess.run(jupyter, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    print("llmcourse: compiling what decodes quickly ...", flush=True)  # some seconds, once
+    compiling = [str(python), "-c", WRITES]
+    subprocess.run(
+        compiling, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 if __name__ == "__main__":

@@ -40,11 +40,11 @@ def named(definitions: list[Docstring], name: str) -> Docstring:
 
 
 def train_small(
-    tokenizer, definitions, copy: bool, seed: int, steps: int = 300
+    tokenizer, definitions, copy: bool, seed: int, steps: int = 300, device="cpu"
 ) -> tuple[Summarizer, list[Step]]:
-    """Return a summarizer of one block in each stack, trained on definitions, and the steps."""
+    """Return a summarizer of one block in each stack, trained on definitions on a device, and the steps."""
     torch.manual_seed(seed)
-    model = PointerGenerator(PointerConfig(tokenizer.vocab_size, copy=copy, **SHAPE))
+    model = PointerGenerator(PointerConfig(tokenizer.vocab_size, copy=copy, **SHAPE)).to(device)
     pairs = [encode_pair(tokenizer, d, SHAPE["source_context_length"]) for d in definitions]
     pairs = [pair for pair in pairs if len(pair[1]) < SHAPE["context_length"]]
     pad_id, start_id, end_id = (tokenizer.special_tokens[name] for name in (PAD, START, END))
@@ -55,7 +55,7 @@ def train_small(
             model, batches, steps=steps, loss=seq2seq_loss, optimizer=optimizer, schedule=warmup_linear(steps)
         )
     )
-    return Summarizer(model.eval(), tokenizer), history
+    return Summarizer(model.cpu().eval(), tokenizer), history
 
 
 def sentence_vectors(sentences: list[str]) -> np.ndarray:

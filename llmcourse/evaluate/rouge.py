@@ -77,6 +77,8 @@ class Rouge(NamedTuple):
 def words(text: str) -> list[str]:
     """Return runs of a-z and digits in small letters, unstemmed: what rouge-score compares.
 
+    Other letters are left out, also within a word; `metrics.rouge(..., language="zh")` knows them.
+
     >>> words("Draws the chart's axes (2).")
     ['draws', 'the', 'chart', 's', 'axes', '2']
     """
@@ -134,12 +136,18 @@ def rouge_scores(hypotheses: list[str], references: list[str]) -> dict[str, np.n
 
     Means of rows are what is published; rows can be resampled and compared in pairs
     (`evaluate.significance`). Words are those of `words`, without stemming. Raises ValueError for lists
-    that are empty or differ in length.
+    that are empty or differ in length, and for a reference in letters of which none is of a-z.
 
     >>> rouge_scores(["Draw the chart."], ["Draw a chart."])["rougeL"].round(3).tolist()
     [0.667]
     """
     hypotheses, references = _checked(hypotheses, references, "references")
+    for i, reference in enumerate(references):
+        if not words(reference) and any(map(str.isalpha, reference)):
+            raise ValueError(
+                f"references[{i}]={reference!r} has no letter of a-z, and no other is compared here: "
+                'use metrics.rouge(..., language="zh"), which takes letters of every script'
+            )
     rows = []
     for hypothesis, reference in zip(map(words, hypotheses), map(words, references), strict=True):
         pair = hypothesis, reference

@@ -105,3 +105,11 @@ def test_rows_that_do_not_match_are_refused(function):
         function([], [])
     with pytest.raises(ValueError, match=r"give a row, such as a list; a single text is \[text\]"):
         function("a", ["a"])
+
+
+@pytest.mark.parametrize("reference", ["模型很好。", "Модель хорошая", "नमस्ते"])
+def test_a_reference_that_would_score_0_against_itself_is_refused(reference):
+    assert RougeScorer(["rouge1"]).score(reference, reference)["rouge1"].fmeasure == 0
+    with pytest.raises(ValueError, match="no letter of a-z, and no other"):
+        rouge_scores(["A model.", reference], ["A model.", reference])
+    assert rouge([reference], [reference], language="zh")["rouge1"] == 1

@@ -5,7 +5,7 @@ import torch
 
 from llmcourse.speech.durations import align_clips, durations_of
 from llmcourse.speech.recognizer import Recognizer, RecognizerConfig
-from llmcourse.teach.chapters.ch06e_speech_synthesis.solutions import durations as another
+from llmcourse.teach.chapters.ch06e_speech_synthesis.solutions import durations_of_spikes as another
 
 
 def test_they_add_up_and_each_spike_lies_in_its_own_stretch():

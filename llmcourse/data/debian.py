@@ -29,10 +29,7 @@ def from_apt(spec: dict) -> Files | None:
         return None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "lists" / "partial").mkdir(parents=True)
-        (folder / "cache" / "archives" / "partial").mkdir(parents=True)
-        own = ["-o", f"Dir::State::Lists={folder / 'lists'}", "-o", f"Dir::Cache={folder / 'cache'}"]
-        own += ["-o", "Acquire::Languages=none"]
+        own = _own_lists(folder, "Acquire::Languages=none")
         if not _download(folder, spec["name"], []):
             _run(folder, ["apt-get", *own, "update"])
             if not _download(folder, spec["name"], own):
@@ -47,6 +44,14 @@ def from_apt(spec: dict) -> Files | None:
         return {n: (root / n).read_bytes() for n in chosen} or None
 
 
+def _own_lists(folder: Path, *settings: str) -> list[str]:
+    """Return apt's options for lists and a cache in `folder`, which get their places there."""
+    (folder / "lists" / "partial").mkdir(parents=True)
+    (folder / "cache" / "archives" / "partial").mkdir(parents=True)
+    settings += f"Dir::State::Lists={folder / 'lists'}", f"Dir::Cache={folder / 'cache'}"
+    return [part for setting in settings for part in ("-o", setting)]
+
+
 def _download(folder: Path, package: str, options: list[str]) -> bool:
     _run(folder, ["apt-get", *options, "-o", "APT::Sandbox::User=root", "download", package])
     return any(folder.glob("*.deb"))
@@ -54,3 +59,18 @@ def _download(folder: Path, package: str, options: list[str]) -> bool:
 
 def _run(folder: Path, command: list[str]) -> int:
     return subprocess.run(command, cwd=folder, capture_output=True).returncode
+
+
+def apt_descriptions() -> str | None:
+    """Return the lists of what Debian's packages are, as apt has them in English; None where they cannot be had.
+
+    The lists are read into a temporary folder (some 16 MB), those of the machine stay as they are.
+    """
+    if apt_barrier():
+        return None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        own = _own_lists(folder, "Acquire::Languages=en", "Acquire::GzipIndexes=false")
+        _run(folder, ["apt-get", *own, "update"])
+        lists = sorted((folder / "lists").glob("*_Translation-en"))
+        return "\n".join(path.read_text(encoding="utf-8") for path in lists) or None

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from llmcourse.data import debian, manifest
-from llmcourse.data.debian import apt_barrier, from_apt
+from llmcourse.data.debian import apt_barrier, apt_descriptions, from_apt
 from llmcourse.data.manifest import digest, fetch
 
 SPEC = {"name": "sounds", "version": "1", "files": ["usr/share/sounds/[0-9].wav", "usr/share/sounds/text"]}
@@ -72,3 +72,20 @@ def test_without_apt_one_line_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FileNotFoundError, match="HF_HUB_OFFLINE forbids the network"):
         fetch("people-words")
+
+
+def test_descriptions_come_from_lists_in_english_in_a_folder_of_their_own(tmp_path, monkeypatch):
+    script = tmp_path / "apt-get"
+    script.write_text(
+        '#!/bin/sh\nfor word in "$@"; do case "$word" in Dir::State::Lists=*) lists="${word#*=}";; esac; done\n'
+        'case "$*" in *Acquire::Languages=en*update) printf "Package: a" > "$lists/x_Translation-en";; esac\n',
+        encoding="utf-8",
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(debian, "apt_barrier", lambda: "")
+    assert apt_descriptions() == "Package: a"
+    script.write_text("#!/bin/sh\nexit 100\n", encoding="utf-8")
+    assert apt_descriptions() is None
+    monkeypatch.setattr(debian, "apt_barrier", lambda: "no apt here")
+    assert apt_descriptions() is None

@@ -2,7 +2,8 @@
 
 It resumes where it stopped. The model, a card, what it reached (results.json) and the score of each test
 docstring (scores.csv) go to data/checkpoints/summarization/. `--measure` only measures again what lies
-there; `--ablation` trains the chapter's small model with and without the pointer, over seeds (ablation.json).
+there; `--ablation` trains the chapter's small model with and without the pointer, over seeds (ablation.json);
+`--descriptions` tries the stored one on Debian's descriptions (descriptions.json; needs apt).
 """
 
 import argparse
@@ -18,6 +19,7 @@ import torch
 
 from llmcourse.data.manifest import fetch
 from llmcourse.data.pairs import PairBatches
+from llmcourse.data.sources.descriptions import load_descriptions
 from llmcourse.data.sources.docstrings import SPLIT, load_docstrings, split_docstrings
 from llmcourse.data.summary_text import END, PAD, START, encode_pair, source_text, train_tokenizer
 from llmcourse.decode.summarizer import Summarizer, load_summarizer
@@ -263,6 +265,31 @@ def ablation() -> None:
             write_json(path, rows)
 
 
+def descriptions(n: int = 1000) -> None:
+    """Try the stored model on Debian's descriptions, a kind of text that it never learned; write descriptions.json."""
+    found, summarizer = load_descriptions(), load_summarizer(FOLDER)
+    asked = found[:: len(found) // n][:n]
+    references = [d.target for d in asked]
+    systems = room.without_training(asked, room.sentence_vectors) | {
+        "model": summarizer.summarize(asked, cut=True)
+    }
+    scores = {name: rouge_scores(texts, references)["rougeL"] for name, texts in systems.items()}
+    write_json(
+        FOLDER / "descriptions.json",
+        dict(
+            of=len(found),
+            n=len(asked),
+            rougeL={name: [float(row.mean()), *bootstrap_interval(row)] for name, row in scores.items()},
+            paired={
+                name: vars(paired_comparison(scores["model"], row))
+                for name, row in scores.items()
+                if name != "model"
+            },
+        ),
+    )
+    print((FOLDER / "descriptions.json").read_text(encoding="utf-8"))
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -270,10 +297,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--descriptions", action="store_true")
     arguments = parser.parse_args()
     set_up(SEED, threads=arguments.threads)
     if arguments.ablation:
         return ablation()
+    if arguments.descriptions:
+        return descriptions()
     if not arguments.measure:
         build(arguments.steps)
     measure()

@@ -120,6 +120,8 @@ def block_linears(model: nn.Module) -> dict[str, nn.Linear]:
             raise ValueError(f"{name} is quantized already: start from the model of floats")
         if name.endswith((".base", ".A")) or hasattr(module, "base"):
             raise ValueError(f"{name} has an adapter: merge_lora makes it part of the weights")
+        if isinstance(module, nn.Linear | nn.Embedding) and hasattr(module, "scheme"):
+            raise ValueError(f"{name} is prepared already: finish_qat packs what prepare_qat has prepared")
         if isinstance(module, nn.Linear) and name.startswith("blocks."):
             found[name] = module
     return found

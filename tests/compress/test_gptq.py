@@ -110,9 +110,10 @@ def test_gptq_is_obq_with_a_fixed_order(scheme):
 
 @pytest.mark.parametrize("inputs", [2, 3])
 def test_it_comes_close_to_the_best_of_all_codes_and_closer_than_rounding(inputs):
-    """Greedy: the last column is the best one for the others, and no choice of codes is beaten."""
-    scheme, best, found, rounded = Scheme(2, "row", symmetric=False), [], [], []
-    every = torch.tensor(list(itertools.product(range(4), repeat=inputs)), dtype=torch.uint8)
+    """Greedy: the last column is the best one for the others. (A correction may fall out of the range of
+    the codes, and greedy may then end behind rounding, but more often it is ahead.)"""
+    scheme, best, found, rounded = Scheme(4, "row", symmetric=False), [], [], []
+    every = torch.tensor(list(itertools.product(range(16), repeat=inputs)), dtype=torch.uint8)
     for seed in range(60):
         weight, x = problem(seed, outputs=1, inputs=inputs)
         hessian = second_moment(x)
@@ -128,7 +129,8 @@ def test_it_comes_close_to_the_best_of_all_codes_and_closer_than_rounding(inputs
     assert (found >= best - 1e-6).all()
     exact = [(each <= best + 1e-6).double().mean() for each in (found, rounded)]
     assert exact[0] > exact[1]
-    assert found.sum() - best.sum() < 0.5 * (rounded.sum() - best.sum())
+    ahead, behind = (found < rounded - 1e-6).sum(), (found > rounded + 1e-6).sum()
+    assert ahead > 2 * behind
 
 
 def test_inputs_that_are_not_correlated_leave_nothing_to_make_good():

@@ -111,7 +111,7 @@ def test_a_symmetric_range_ends_at_a_code_where_torchaos_ends_half_a_step_behind
     """Theirs has one code more, below, and shorter steps: of int4 7.5 to a side, ours 7, of int2 1.5 and 1.
 
     So the largest weight keeps its size here and loses 1/15 (int4) or 1/3 (int2) there, and a bell-shaped
-    weight, of few bits, has the smaller squared error there, as it has with a clipped range.
+    weight of 2 or 3 bits has the smaller squared error there, as it has with a clipped range.
     """
     weight = normal(48, 32)
     _, scales, _ = quantize_weight(weight, scheme)
@@ -125,8 +125,9 @@ def test_a_symmetric_range_ends_at_a_code_where_torchaos_ends_half_a_step_behind
     assert torch.allclose(kept / extreme, torch.full_like(kept, scheme.high / (scheme.high + 0.5)), rtol=1e-5)
     errors = [(x - blocks).square().sum() for x in (scheme.blocks(restored(weight, scheme)), there)]
     clipped = (restored(weight, scheme, clip=True) - weight).square().sum()
-    if scheme.bits < 8:
-        assert max(errors[1], clipped) < errors[0]
+    assert clipped <= errors[0]
+    if scheme.bits < 4:
+        assert errors[1] < errors[0]
 
 
 def test_a_clipped_range_is_the_best_of_all_shares():

@@ -69,7 +69,9 @@ def build_decoder(model: GPT, caches: list[KVCache], padding: Tensor | None = No
         return None
     if compiled := fast.compiled_for(model, len(caches[0].k)):
         return compiled.CompiledDecoder(model, caches, padding)
-    return Decoder(model, caches, padding) if all(map(can_multiply, model.modules())) else None
+    dtype = plain_weight(model).dtype
+    served = all(can_multiply(module, dtype) for module in model.modules())
+    return Decoder(model, caches, padding) if served else None
 
 
 def begin_decoder(model: GPT, token_ids: Tensor, padding: Tensor | None = None):

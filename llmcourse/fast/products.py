@@ -38,13 +38,14 @@ def plain_weight(model: nn.Module) -> Tensor:
     return model.blocks[0].attention_norm.weight
 
 
-def can_multiply(layer: nn.Module) -> bool:
-    """Return whether torch can multiply by a layer without unpacking it; of other widths it would read beyond."""
+def can_multiply(layer: nn.Module, dtype: torch.dtype) -> bool:
+    """Return whether torch can multiply rows of `dtype` by a layer as it is; of other widths it would read beyond."""
     if not isinstance(layer, PackedLinear):
         return True
     codes = layer.codes
     lies_well = codes.is_contiguous() and codes.device.type == "cpu" and codes.data_ptr() % 16 == 0
-    return layer.scheme == INT8 and layer.in_features % 16 == 0 and lies_well
+    fits = layer.scheme == INT8 and layer.in_features % 16 == 0
+    return fits and lies_well and dtype != torch.float64
 
 
 def embedding_step(layer: nn.Module) -> Function:

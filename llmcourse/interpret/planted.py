@@ -75,9 +75,9 @@ def plant(task: str, seed: int = 0, copies: int = 1) -> Planted:
 
 
 def _copied(wired: list[Head], copies: int) -> list[Head]:
-    """Return the heads with the last one `copies` times, each writing four times as much."""
+    """Return the heads with the last one `copies` times, each writing eight times as much."""
     last = wired[-1]
-    moves = [(read, write, 4 * strength) for read, write, strength in last.moves]
+    moves = [(read, write, 8 * strength) for read, write, strength in last.moves]
     return [*wired[:-1], *[Head(last.role, last.depth, moves, last.matches)] * copies]
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from llmcourse.config import ModelConfig
-from llmcourse.interpret.planted_tasks import LENGTH, TASKS, VOCABULARY, Head, Pairs, Stream
+from llmcourse.interpret.planted_tasks import TASKS, Head, Stream
+from llmcourse.interpret.planted_texts import LENGTH, VOCABULARY, Pairs
 from llmcourse.model import GPT
 from llmcourse.support.inputs import whole
 

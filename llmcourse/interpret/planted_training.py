@@ -18,7 +18,8 @@ from llmcourse.config import ModelConfig
 from llmcourse.interpret.ablation import by_layer, replace_heads
 from llmcourse.interpret.hooks import hooked
 from llmcourse.interpret.planted import Planted
-from llmcourse.interpret.planted_tasks import LENGTH, TASKS, VOCABULARY
+from llmcourse.interpret.planted_tasks import TASKS
+from llmcourse.interpret.planted_texts import LENGTH, VOCABULARY
 from llmcourse.model import GPT
 from llmcourse.schedules import warmup_linear
 from llmcourse.support.inputs import whole

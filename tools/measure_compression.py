@@ -203,7 +203,9 @@ def summary(table: list[list[str]]) -> list[str]:
             if not len(runs):
                 break
             share = "{:.0%} ({:.0%} to {:.0%})".format(*won_back(runs, rounded, floats))
-            told = ("0", "") if method == "rounding" else (share, f"{p_value(runs, rounded):.4f}")
+            if p_value(rounded, floats) > 0.01:
+                share = "nothing to win"
+            told = ("", "") if method == "rounding" else (share, f"{p_value(runs, rounded):.4f}")
             cells += [f"{runs.mean() - floats.mean():+.4f}", *told]
         else:
             lines.append(f"| {scheme} | {method} | {len(runs)} | " + " | ".join(cells) + " |")

@@ -319,14 +319,17 @@ def train_student(title: str, steps: int, loss, token_ids, tokenizer) -> tuple[G
     batches = TokenBatches(token_ids, STUDENT_RECIPE["batch_size"], STUDENT["context_length"], seed=SEED)
     path, clock = ROOT / "runs" / f"student-{name}.pt", ROOT / "runs" / f"student-{name}.json"
     path.parent.mkdir(exist_ok=True)
-    spent, began = json.loads(clock.read_text()) if clock.exists() else 0.0, time.process_time()
+    spent, began = (
+        json.loads(clock.read_text(encoding="utf-8")) if clock.exists() else 0.0,
+        time.process_time(),
+    )
     how = dict(optimizer=muon_and_adamw(model, **recipe, dtype=dtype), dtype=dtype, loss=loss)
     how |= dict(schedule=warmup_linear(steps), checkpoint=path, checkpoint_every=200, resume=True)
     for step in train(model, batches, steps=steps, **how):
         if step.step % 200 == 0:
-            clock.write_text(json.dumps(spent + time.process_time() - began))
+            clock.write_text(json.dumps(spent + time.process_time() - began), encoding="utf-8")
             print(f"{title} {step.step:6} {step.loss:.4f}", flush=True)
-    return model.eval(), json.loads(clock.read_text())
+    return model.eval(), json.loads(clock.read_text(encoding="utf-8"))
 
 
 def in_bits(losses: torch.Tensor, n_bytes: int) -> float:

@@ -43,8 +43,8 @@ What was tried, in bits per byte:
 |---|---|---|---|
 {tried}
 
-On unseen text, rounding costs little or nothing: the base has learned its training text by heart in part,
-and rounding takes some of that back. The loss on the training text shows what it costs.
+The base has learned its training text by heart in part, and rounding takes some of that back: loss on
+unseen text alone hides part of the damage, so both are stated.
 """
 
 

@@ -1,0 +1,125 @@
+"""Figures of chapter 8a: levels, damage three ways, the gradient of a step, seeds, soft targets, one chart."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from llmcourse.teach import plots
+
+MARKERS = "osD^vP"
+
+
+def levels(row: Tensor, by_bits: Mapping[int, Tensor]) -> np.ndarray:
+    """Draw how the weights of a row (N,) are spread, and in each panel the levels that so many bits offer."""
+    _, axes = plots.new_figure(len(by_bits), width=6.8, height=2.4, sharey=True)
+    for axis, (bits, values) in zip(axes, by_bits.items(), strict=True):
+        axis.hist(row.numpy(), bins=40, color="0.75")
+        for value in values.tolist():
+            axis.axvline(value, color=plots.COLORS[1], linewidth=0.8, linestyle="-" if bits < 4 else ":")
+        axis.set(xlabel="weight", title=f"{bits} bits: {len(values)} levels")
+    axes[0].set_ylabel("weights of the row")
+    return axes
+
+
+def damage(rows: Mapping[str, Mapping[str, tuple[float, float]]], labels: Mapping[str, str]) -> np.ndarray:
+    """Draw what each scheme costs, a panel for each measure: rows[scheme][measure] is (value, standard error).
+
+    `labels` names the panels and has the axis label of each. The axes are linear up to 0.01, then logarithmic.
+    """
+    _, axes = plots.new_figure(len(labels), width=6.9, height=0.9 + 0.22 * len(rows), sharey=True)
+    names = list(rows)
+    for axis, (measure, label), color in zip(axes, labels.items(), plots.COLORS, strict=False):
+        values, errors = zip(*(row[measure] for row in rows.values()), strict=True)
+        axis.axvline(0, color="0.6", linewidth=1)
+        axis.errorbar(values, range(len(names)), xerr=2 * np.array(errors), fmt="o", color=color, capsize=2)
+        axis.set_xscale("symlog", linthresh=0.01, linscale=0.6)
+        axis.set_xticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
+        axis.set(xlim=(-0.008, 3), xlabel=label)
+        axis.set_title(measure, fontsize=10)
+    axes[0].set_yticks(range(len(names)), names, fontsize=8)
+    axes[0].invert_yaxis()
+    return axes
+
+
+def straight_through(x: Tensor, rounded: Tensor, gradient: Tensor, low: float, high: float) -> np.ndarray:
+    """Draw a rounded weight over the weight, and the gradient that is handed back: its own, and straight through."""
+    _, axes = plots.new_figure(2, width=6.8, height=2.6)
+    axes[0].plot(x, x.clamp(low, high), color="0.6", linestyle="--", label="as the backward pass sees it")
+    axes[0].step(x, rounded, color=plots.COLORS[0], label="as the forward pass sees it")
+    axes[0].set(xlabel="weight / scale", ylabel="code", title="Forward")
+    axes[1].plot(x, 0 * x, color=plots.COLORS[1], linestyle="--", label="slope of the steps")
+    axes[1].step(x, gradient, color=plots.COLORS[0], label="straight through")
+    axes[1].set(xlabel="weight / scale", ylabel="d code / d weight", title="Backward", ylim=(-0.1, 1.5))
+    for axis in axes:
+        axis.legend(frameon=False, fontsize=8)
+    return axes
+
+
+def seeds(
+    rows: Mapping[str, Mapping[str, Sequence[float]]],
+    labels: Mapping[str, str],
+    references: Mapping[str, float],
+) -> np.ndarray:
+    """Draw a point for each seed of each method, and a line for its mean, in a panel for each measure.
+
+    rows[method][measure] are the values of its seeds; `labels` has the axis label of each measure, and
+    `references` a value to mark with a dotted line, such as that of rounding alone.
+    """
+    _, axes = plots.new_figure(
+        len(labels), width=6.9, height=1.0 + 0.26 * len(rows), sharey=True, squeeze=False
+    )
+    for axis, (measure, label) in zip(axes[0], labels.items(), strict=True):
+        for place, row in enumerate(rows.values()):
+            values = np.asarray(row[measure])
+            axis.plot(
+                values, np.full(len(values), place), "o", color=plots.COLORS[0], alpha=0.6, markersize=4
+            )
+            axis.plot([values.mean()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5)
+        if measure in references:
+            axis.axvline(references[measure], color=plots.COLORS[1], linestyle=":", linewidth=1.5)
+        axis.set(xlabel=label)
+        axis.set_title(measure, fontsize=10)
+    axes[0, 0].set_yticks(range(len(rows)), list(rows), fontsize=8)
+    axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    return axes[0]
+
+
+def soft_targets(
+    tokens: Sequence[str], by_temperature: Mapping[float, Sequence[float]], real: int
+) -> np.ndarray:
+    """Draw a teacher's probabilities of the same tokens at several temperatures; `real` is the place of the true one."""
+    _, axes = plots.new_figure(len(by_temperature), width=6.9, height=0.8 + 0.22 * len(tokens), sharey=True)
+    shades = ["0.7" if i != real else plots.COLORS[1] for i in range(len(tokens))]
+    for axis, (temperature, shares) in zip(axes, by_temperature.items(), strict=True):
+        drawn = axis.barh(range(len(tokens)), shares, color=shades)
+        axis.bar_label(drawn, labels=[f"{100 * share:.1f}" for share in shares], padding=2, fontsize=7)
+        axis.set(xlabel="probability", title=f"temperature {temperature:g}", xlim=(0, 1.25 * max(shares)))
+    axes[0].set_yticks(range(len(tokens)), [plots.printable(token) for token in tokens], fontsize=8)
+    axes[0].invert_yaxis()
+    return axes
+
+
+def chart(points: Mapping[str, Sequence[tuple[float, float, float]]], budgets: Sequence[float]) -> np.ndarray:
+    """Draw all models: bits per byte over megabytes on disk, held out and on training text, a point each.
+
+    points[method] are (bytes, held out, training). `budgets`, in bytes, are marked.
+    """
+    _, axes = plots.new_figure(2, width=6.9, height=3.9)
+    looks = zip(plots.COLORS * 2, (MARKERS * 2)[: 2 * len(plots.COLORS)], strict=True)
+    for (method, rows), (color, marker) in zip(points.items(), looks, strict=False):
+        sizes, *losses = np.array(rows).T
+        for axis, loss in zip(axes, losses, strict=True):
+            axis.plot(sizes / 1e6, loss, marker, color=color, alpha=0.75, markersize=4.5, label=method)
+    for axis, title in zip(axes, ("held-out text", "training text"), strict=True):
+        axis.set(xscale="log", xlabel="model.safetensors, in MB", title=title)
+        axis.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
+        axis.minorticks_off()
+        for budget in budgets:
+            axis.axvline(budget / 1e6, color="0.8", linewidth=1, zorder=0)
+    axes[0].set_ylabel("bits per byte")
+    figure = axes[0].figure
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
+    )
+    return axes

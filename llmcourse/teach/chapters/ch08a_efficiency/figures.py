@@ -7,7 +7,7 @@ from torch import Tensor
 
 from llmcourse.teach import plots
 
-MARKERS = "osD^vP"
+MARKERS = "osD^vPX*<>ph"
 
 
 def levels(row: Tensor, by_bits: Mapping[int, Tensor]) -> np.ndarray:
@@ -16,7 +16,7 @@ def levels(row: Tensor, by_bits: Mapping[int, Tensor]) -> np.ndarray:
     for axis, (bits, values) in zip(axes, by_bits.items(), strict=True):
         axis.hist(row.numpy(), bins=40, color="0.75")
         for value in values.tolist():
-            axis.axvline(value, color=plots.COLORS[1], linewidth=0.8, linestyle="-" if bits < 4 else ":")
+            axis.axvline(value, color=plots.COLORS[1], linewidth=0.8, alpha=0.8)
         axis.set(xlabel="weight", title=f"{bits} bits: {len(values)} levels")
     axes[0].set_ylabel("weights of the row")
     return axes
@@ -47,12 +47,12 @@ def straight_through(x: Tensor, rounded: Tensor, gradient: Tensor, low: float, h
     _, axes = plots.new_figure(2, width=6.8, height=2.6)
     axes[0].plot(x, x.clamp(low, high), color="0.6", linestyle="--", label="as the backward pass sees it")
     axes[0].step(x, rounded, color=plots.COLORS[0], label="as the forward pass sees it")
-    axes[0].set(xlabel="weight / scale", ylabel="code", title="Forward")
+    axes[0].set(xlabel="weight / scale", ylabel="code", title="Forward", ylim=(low - 0.2, high + 1.4))
     axes[1].plot(x, 0 * x, color=plots.COLORS[1], linestyle="--", label="slope of the steps")
     axes[1].step(x, gradient, color=plots.COLORS[0], label="straight through")
-    axes[1].set(xlabel="weight / scale", ylabel="d code / d weight", title="Backward", ylim=(-0.1, 1.5))
+    axes[1].set(xlabel="weight / scale", ylabel="d code / d weight", title="Backward", ylim=(-0.1, 1.6))
     for axis in axes:
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, loc="upper left")
     return axes
 
 
@@ -66,10 +66,8 @@ def seeds(
     rows[method][measure] are the values of its seeds; `labels` has the axis label of each measure, and
     `references` a value to mark with a dotted line, such as that of rounding alone.
     """
-    _, axes = plots.new_figure(
-        len(labels), width=6.9, height=1.0 + 0.26 * len(rows), sharey=True, squeeze=False
-    )
-    for axis, (measure, label) in zip(axes[0], labels.items(), strict=True):
+    _, axes = plots.new_figure(len(labels), width=6.9, height=1.0 + 0.26 * len(rows), sharey=True)
+    for axis, (measure, label) in zip(axes, labels.items(), strict=True):
         for place, row in enumerate(rows.values()):
             values = np.asarray(row[measure])
             axis.plot(
@@ -80,9 +78,9 @@ def seeds(
             axis.axvline(references[measure], color=plots.COLORS[1], linestyle=":", linewidth=1.5)
         axis.set(xlabel=label)
         axis.set_title(measure, fontsize=10)
-    axes[0, 0].set_yticks(range(len(rows)), list(rows), fontsize=8)
-    axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
-    return axes[0]
+    axes[0].set_yticks(range(len(rows)), list(rows), fontsize=8)
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    return axes
 
 
 def soft_targets(
@@ -93,8 +91,8 @@ def soft_targets(
     shades = ["0.7" if i != real else plots.COLORS[1] for i in range(len(tokens))]
     for axis, (temperature, shares) in zip(axes, by_temperature.items(), strict=True):
         drawn = axis.barh(range(len(tokens)), shares, color=shades)
-        axis.bar_label(drawn, labels=[f"{100 * share:.1f}" for share in shares], padding=2, fontsize=7)
-        axis.set(xlabel="probability", title=f"temperature {temperature:g}", xlim=(0, 1.25 * max(shares)))
+        axis.bar_label(drawn, labels=[f"{share:.3f}" for share in shares], padding=2, fontsize=7)
+        axis.set(xlabel="probability", title=f"temperature {temperature:g}", xlim=(0, 1.35 * max(shares)))
     axes[0].set_yticks(range(len(tokens)), [plots.printable(token) for token in tokens], fontsize=8)
     axes[0].invert_yaxis()
     return axes
@@ -106,7 +104,7 @@ def chart(points: Mapping[str, Sequence[tuple[float, float, float]]], budgets: S
     points[method] are (bytes, held out, training). `budgets`, in bytes, are marked.
     """
     _, axes = plots.new_figure(2, width=6.9, height=3.9)
-    looks = zip(plots.COLORS * 2, (MARKERS * 2)[: 2 * len(plots.COLORS)], strict=True)
+    looks = zip(plots.COLORS * 2, MARKERS, strict=True)
     for (method, rows), (color, marker) in zip(points.items(), looks, strict=False):
         sizes, *losses = np.array(rows).T
         for axis, loss in zip(axes, losses, strict=True):

@@ -68,16 +68,10 @@ def kept_of_four(weights: Sequence[float], kept: Sequence[bool]) -> Axes:
         values = [weights[4 * i + j] for j in range(4)]
         shades = [["value" if k else "plain" for k in four]]
         upper = grid(axis, x, 1.62, [values], (), (), (width, 0.3), shades, "{:.2f}")[0]
-        lower = grid(
-            axis, x + width, 1.05, [[values[j] for j in places], places], (), (), (width, 0.3), "value"
-        )
-        for j, below in zip(places, lower[0], strict=True):
-            arrow(axis, upper[j].bottom, below.top, color="0.4")
-    label(
-        axis,
-        axis.get_xlim()[1] / 2,
-        0.2,
-        "of every four neighbours, the two largest; a place takes 2 bits",
-        SMALL,
-    )
+        stored = [[f"{values[j]:.2f}" for j in places], places]
+        lower = grid(axis, x + width, 1.05, stored, (), (), (width, 0.3), "value")
+        for j, value in zip(places, lower[0], strict=True):
+            arrow(axis, upper[j].bottom, value.top, color="0.4")
+    below = "of every four neighbours, the two largest; a place takes 2 bits"
+    label(axis, axis.get_xlim()[1] / 2, 0.2, below, SMALL)
     return axis

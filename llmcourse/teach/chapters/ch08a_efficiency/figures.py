@@ -10,32 +10,34 @@ from llmcourse.teach import plots
 MARKERS = "osD^vPX*<>ph"
 
 
-def levels(row: Tensor, by_bits: Mapping[int, Tensor]) -> np.ndarray:
-    """Draw how the weights of a row (N,) are spread, and in each panel the levels that so many bits offer."""
-    _, axes = plots.new_figure(len(by_bits), width=6.8, height=2.4, sharey=True)
-    for axis, (bits, values) in zip(axes, by_bits.items(), strict=True):
+def levels(row: Tensor, by_scheme: Mapping[str, Tensor]) -> np.ndarray:
+    """Draw how the weights of a row (N,) are spread, and in each panel the levels that a scheme offers."""
+    _, axes = plots.new_figure(len(by_scheme), width=6.8, height=2.4, sharey=True)
+    for axis, (name, values) in zip(axes, by_scheme.items(), strict=True):
         axis.hist(row.numpy(), bins=40, color="0.75")
         for value in values.tolist():
-            axis.axvline(value, color=plots.COLORS[1], linewidth=0.8, alpha=0.8)
-        axis.set(xlabel="weight", title=f"{bits} bits: {len(values)} levels")
+            axis.axvline(value, color=plots.COLORS[1], linewidth=0.8)
+        axis.set(xlabel="weight")
+        axis.locator_params(axis="x", nbins=4)
+        axis.set_title(name, fontsize=10)
     axes[0].set_ylabel("weights of the row")
     return axes
 
 
-def damage(rows: Mapping[str, Mapping[str, tuple[float, float]]], labels: Mapping[str, str]) -> np.ndarray:
+def damage(rows: Mapping[str, Mapping[str, tuple[float, float]]]) -> np.ndarray:
     """Draw what each scheme costs, a panel for each measure: rows[scheme][measure] is (value, standard error).
 
-    `labels` names the panels and has the axis label of each. The axes are linear up to 0.01, then logarithmic.
+    Bars are two standard errors. The axes are linear up to 0.01, then logarithmic.
     """
-    _, axes = plots.new_figure(len(labels), width=6.9, height=0.9 + 0.22 * len(rows), sharey=True)
-    names = list(rows)
-    for axis, (measure, label), color in zip(axes, labels.items(), plots.COLORS, strict=False):
+    names, measures = list(rows), list(next(iter(rows.values())))
+    _, axes = plots.new_figure(len(measures), width=6.8, height=0.9 + 0.22 * len(rows), sharey=True)
+    for axis, measure, color in zip(axes, measures, plots.COLORS, strict=False):
         values, errors = zip(*(row[measure] for row in rows.values()), strict=True)
         axis.axvline(0, color="0.6", linewidth=1)
         axis.errorbar(values, range(len(names)), xerr=2 * np.array(errors), fmt="o", color=color, capsize=2)
         axis.set_xscale("symlog", linthresh=0.01, linscale=0.6)
         axis.set_xticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
-        axis.set(xlim=(-0.008, 3), xlabel=label)
+        axis.set(xlim=(-0.008, 3), xlabel="nats per token" if "KL" in measure else "change in bits per byte")
         axis.set_title(measure, fontsize=10)
     axes[0].set_yticks(range(len(names)), names, fontsize=8)
     axes[0].invert_yaxis()
@@ -47,11 +49,12 @@ def straight_through(x: Tensor, rounded: Tensor, gradient: Tensor, low: float, h
     _, axes = plots.new_figure(2, width=6.8, height=2.6)
     axes[0].plot(x, x.clamp(low, high), color="0.6", linestyle="--", label="as the backward pass sees it")
     axes[0].step(x, rounded, color=plots.COLORS[0], label="as the forward pass sees it")
-    axes[0].set(xlabel="weight / scale", ylabel="code", title="Forward", ylim=(low - 0.2, high + 1.4))
+    axes[0].set(xlabel="weight / scale", ylabel="code", ylim=(low - 0.2, high + 1.4))
     axes[1].plot(x, 0 * x, color=plots.COLORS[1], linestyle="--", label="slope of the steps")
     axes[1].step(x, gradient, color=plots.COLORS[0], label="straight through")
-    axes[1].set(xlabel="weight / scale", ylabel="d code / d weight", title="Backward", ylim=(-0.1, 1.6))
-    for axis in axes:
+    axes[1].set(xlabel="weight / scale", ylabel="d code / d weight", ylim=(-0.1, 1.6))
+    for axis, title in zip(axes, ("forward", "backward"), strict=True):
+        axis.set_title(title, fontsize=10)
         axis.legend(frameon=False, fontsize=8, loc="upper left")
     return axes
 
@@ -66,7 +69,7 @@ def seeds(
     rows[method][measure] are the values of its seeds; `labels` has the axis label of each measure, and
     `references` a value to mark with a dotted line, such as that of rounding alone.
     """
-    _, axes = plots.new_figure(len(labels), width=6.9, height=1.0 + 0.26 * len(rows), sharey=True)
+    _, axes = plots.new_figure(len(labels), width=6.8, height=1.0 + 0.26 * len(rows), sharey=True)
     for axis, (measure, label) in zip(axes, labels.items(), strict=True):
         for place, row in enumerate(rows.values()):
             values = np.asarray(row[measure])
@@ -87,12 +90,13 @@ def soft_targets(
     tokens: Sequence[str], by_temperature: Mapping[float, Sequence[float]], real: int
 ) -> np.ndarray:
     """Draw a teacher's probabilities of the same tokens at several temperatures; `real` is the place of the true one."""
-    _, axes = plots.new_figure(len(by_temperature), width=6.9, height=0.8 + 0.22 * len(tokens), sharey=True)
+    _, axes = plots.new_figure(len(by_temperature), width=6.8, height=0.8 + 0.22 * len(tokens), sharey=True)
     shades = ["0.7" if i != real else plots.COLORS[1] for i in range(len(tokens))]
     for axis, (temperature, shares) in zip(axes, by_temperature.items(), strict=True):
         drawn = axis.barh(range(len(tokens)), shares, color=shades)
         axis.bar_label(drawn, labels=[f"{share:.3f}" for share in shares], padding=2, fontsize=7)
-        axis.set(xlabel="probability", title=f"temperature {temperature:g}", xlim=(0, 1.35 * max(shares)))
+        axis.set(xlabel="probability", xlim=(0, 1.35 * max(shares)))
+        axis.set_title(f"temperature {temperature:g}", fontsize=10)
     axes[0].set_yticks(range(len(tokens)), [plots.printable(token) for token in tokens], fontsize=8)
     axes[0].invert_yaxis()
     return axes
@@ -103,14 +107,15 @@ def chart(points: Mapping[str, Sequence[tuple[float, float, float]]], budgets: S
 
     points[method] are (bytes, held out, training). `budgets`, in bytes, are marked.
     """
-    _, axes = plots.new_figure(2, width=6.9, height=3.9)
+    _, axes = plots.new_figure(2, width=6.8, height=3.9)
     looks = zip(plots.COLORS * 2, MARKERS, strict=True)
     for (method, rows), (color, marker) in zip(points.items(), looks, strict=False):
         sizes, *losses = np.array(rows).T
         for axis, loss in zip(axes, losses, strict=True):
             axis.plot(sizes / 1e6, loss, marker, color=color, alpha=0.75, markersize=4.5, label=method)
     for axis, title in zip(axes, ("held-out text", "training text"), strict=True):
-        axis.set(xscale="log", xlabel="model.safetensors, in MB", title=title)
+        axis.set(xscale="log", xlabel="file in MB")
+        axis.set_title(title, fontsize=10)
         axis.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
         axis.minorticks_off()
         for budget in budgets:

@@ -61,14 +61,20 @@ def _spread(low: Tensor, high: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor |
     return scales, (-low / scales.float()).round().clamp(0, scheme.high).to(torch.uint8)
 
 
-def to_codes(weight: Tensor, scales: Tensor, zeros: Tensor | None, scheme: Scheme) -> Tensor:
-    """Return the nearest code of each weight; `scales` and `zeros` have, or broadcast to, its shape.
+def nearest(weight: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
+    """Return the whole number nearest to each weight, as a float, whether or not the scheme has that code.
 
-    Codes are int8, or uint8 for asymmetric schemes. Halves go to the even neighbour, as in torch.
+    `scales` and `zeros` have, or broadcast to, the shape of `weight`. Halves go to the even
+    neighbour, as in torch.
     """
     codes = (weight / scales.float()).round()
-    codes = codes if zeros is None else codes + zeros
-    return codes.clamp(scheme.low, scheme.high).to(torch.int8 if scheme.symmetric else torch.uint8)
+    return codes if zeros is None else codes + zeros
+
+
+def to_codes(weight: Tensor, scales: Tensor, zeros: Tensor | None, scheme: Scheme) -> Tensor:
+    """Return the nearest code of each weight, int8, or uint8 for an asymmetric scheme."""
+    codes = nearest(weight, scales, zeros).clamp(scheme.low, scheme.high)
+    return codes.to(torch.int8 if scheme.symmetric else torch.uint8)
 
 
 def dequantized(codes: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:

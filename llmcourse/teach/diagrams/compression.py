@@ -22,8 +22,8 @@ def shared_scales(weights: Sequence[float], codes: Sequence[int], scales: Sequen
         raise ValueError(
             f"{n} weights, {len(codes)} codes, {n_groups} scales: at most 12 weights, in equal groups"
         )
-    size, width, gap = n // n_groups, 0.43, 0.14
-    axis = canvas(1.3 + n * width + (n_groups - 1) * gap, 2.0)
+    size, width, gap = n // n_groups, 0.42, 0.14
+    axis = canvas(max(4.0, 1.3 + n * width + (n_groups - 1) * gap), 2.0)
     label(axis, 1.0, 1.52, "weights", SMALL, align="right")
     label(axis, 1.0, 0.77, f"codes, {bits} bits", SMALL, align="right")
     for g, scale in enumerate(scales):
@@ -60,7 +60,7 @@ def kept_of_four(weights: Sequence[float], kept: Sequence[bool]) -> Axes:
         raise ValueError(f"kept={list(kept)}: two of every four of {len(weights)} weights, at most 12")
     width, gap = 0.43, 0.16
     step = 4 * width + gap
-    axis = canvas(1.25 + len(fours) * step - gap, 1.95)
+    axis = canvas(max(4.2, 1.25 + len(fours) * step - gap), 1.95)
     for y, name in ((1.47, "weights"), (0.9, "values"), (0.6, "places")):
         label(axis, 1.0, y, name, SMALL, align="right")
     for i, four in enumerate(fours):

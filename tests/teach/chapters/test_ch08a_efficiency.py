@@ -7,7 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from answers import assert_right, assert_wrong, numbered
+from scipy import stats
 
+from llmcourse.packed import Scheme
+from llmcourse.teach.chapters.ch08a_efficiency.measures import paired
 from llmcourse.teach.chapters.ch08a_efficiency.solutions import (
     compensate,
     distillation_loss,
@@ -107,8 +110,13 @@ def by_packing(rows, columns, bits, group):
     return codes.nbytes + np.zeros(rows * columns // group, dtype=np.float16).nbytes
 
 
+def by_package(rows, columns, bits, group):
+    return Scheme(bits, group).n_bytes((rows, columns))
+
+
 RIGHT["08a-bytes"] = [
     packed_bytes,
+    by_package,
     in_bits,
     by_packing,
     lambda r, c, b, g: r * (math.ceil(c * b / 8) + 16 * (c / g) / 8),
@@ -278,3 +286,31 @@ def test_no_other_change_of_the_rest_makes_the_error_smaller():
             other = best.clone()
             other[1:] += size * torch.randn(4, generator=generator)
             assert (x @ (other - w)).square().sum() >= error
+
+
+# ---- what the room measures -----------------------------------------------------------------
+
+
+def runs(*values):
+    return [{"seed": float(seed), "kl": value} for seed, value in enumerate(values)]
+
+
+def test_pairs_of_seeds_are_compared_as_scipy_does():
+    one, other = [0.31, 0.28, 0.35, 0.30], [0.25, 0.27, 0.33, 0.22]
+    found, wanted = paired(runs(*one), runs(*other), "kl"), stats.ttest_rel(one, other)
+    assert found.p_value == pytest.approx(wanted.pvalue)
+    low, high = wanted.confidence_interval(0.95)
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
+
+
+def test_a_run_without_a_seed_is_compared_with_each():
+    alone = [{"seed": "", "kl": 0.2}]
+    found, wanted = paired(runs(0.1, 0.15, 0.13), alone, "kl"), stats.ttest_1samp([0.1, 0.15, 0.13], 0.2)
+    assert found.mean == pytest.approx(-0.2 + 0.38 / 3)
+    assert found.p_value == pytest.approx(wanted.pvalue)
+
+
+def test_seeds_that_only_one_has_do_not_count():
+    assert paired(runs(0.1, 0.2, 0.9), runs(0.0, 0.1), "kl").n == 2
+    with pytest.raises(ValueError, match="1 seeds in both"):
+        paired(runs(0.1, 0.2), [*runs(0.3), {"seed": 7.0, "kl": 0}], "kl")

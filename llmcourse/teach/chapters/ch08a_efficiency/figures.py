@@ -59,41 +59,34 @@ def straight_through(x: Tensor, rounded: Tensor, gradient: Tensor, low: float, h
     return axes
 
 
-def seeds(
-    rows: Mapping[str, Mapping[str, Sequence[float]]],
-    labels: Mapping[str, str],
-    references: Mapping[str, float],
-) -> np.ndarray:
+def seeds(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> np.ndarray:
     """Draw a point for each seed of each method, and a line for its mean, in a panel for each measure.
 
-    rows[method][measure] are the values of its seeds; `labels` has the axis label of each measure, and
-    `references` a value to mark with a dotted line, such as that of rounding alone.
+    rows[method][measure] are the changes of its seeds; the first method, which has one, is a dotted line too.
     """
-    _, axes = plots.new_figure(len(labels), width=6.8, height=1.0 + 0.26 * len(rows), sharey=True)
-    for axis, (measure, label) in zip(axes, labels.items(), strict=True):
+    names, measures = list(rows), list(next(iter(rows.values())))
+    _, axes = plots.new_figure(len(measures), width=6.8, height=0.9 + 0.24 * len(rows), sharey=True)
+    for axis, measure in zip(axes, measures, strict=True):
         for place, row in enumerate(rows.values()):
             values = np.asarray(row[measure])
             axis.plot(
                 values, np.full(len(values), place), "o", color=plots.COLORS[0], alpha=0.6, markersize=4
             )
             axis.plot([values.mean()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5)
-        if measure in references:
-            axis.axvline(references[measure], color=plots.COLORS[1], linestyle=":", linewidth=1.5)
-        axis.set(xlabel=label)
+        axis.axvline(rows[names[0]][measure][0], color=plots.COLORS[1], linestyle=":", linewidth=1.5)
+        axis.set(xlabel="nats per token" if "KL" in measure else "change in bits per byte")
+        axis.set_xlim(left=0)
         axis.set_title(measure, fontsize=10)
-    axes[0].set_yticks(range(len(rows)), list(rows), fontsize=8)
-    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    axes[0].set_yticks(range(len(names)), names, fontsize=8)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
     return axes
 
 
-def soft_targets(
-    tokens: Sequence[str], by_temperature: Mapping[float, Sequence[float]], real: int
-) -> np.ndarray:
-    """Draw a teacher's probabilities of the same tokens at several temperatures; `real` is the place of the true one."""
+def soft_targets(tokens: Sequence[str], by_temperature: Mapping[float, Sequence[float]]) -> np.ndarray:
+    """Draw a teacher's probabilities of the same tokens at several temperatures, a panel for each."""
     _, axes = plots.new_figure(len(by_temperature), width=6.8, height=0.8 + 0.22 * len(tokens), sharey=True)
-    shades = ["0.7" if i != real else plots.COLORS[1] for i in range(len(tokens))]
     for axis, (temperature, shares) in zip(axes, by_temperature.items(), strict=True):
-        drawn = axis.barh(range(len(tokens)), shares, color=shades)
+        drawn = axis.barh(range(len(tokens)), shares, color=plots.COLORS[0])
         axis.bar_label(drawn, labels=[f"{share:.3f}" for share in shares], padding=2, fontsize=7)
         axis.set(xlabel="probability", xlim=(0, 1.35 * max(shares)))
         axis.set_title(f"temperature {temperature:g}", fontsize=10)
@@ -103,11 +96,12 @@ def soft_targets(
 
 
 def chart(points: Mapping[str, Sequence[tuple[float, float, float]]], budgets: Sequence[float]) -> np.ndarray:
-    """Draw all models: bits per byte over megabytes on disk, held out and on training text, a point each.
+    """Draw what all models cost over megabytes on disk, on held-out and on training text, a point each.
 
-    points[method] are (bytes, held out, training). `budgets`, in bytes, are marked.
+    points[method] are (bytes, change in bits per byte, held out and on training text). `budgets`, in bytes,
+    are marked. The y axes are linear up to 0.01, then logarithmic.
     """
-    _, axes = plots.new_figure(2, width=6.8, height=3.9)
+    _, axes = plots.new_figure(2, width=6.8, height=4.2)
     looks = zip(plots.COLORS * 2, MARKERS, strict=True)
     for (method, rows), (color, marker) in zip(points.items(), looks, strict=False):
         sizes, *losses = np.array(rows).T
@@ -115,14 +109,15 @@ def chart(points: Mapping[str, Sequence[tuple[float, float, float]]], budgets: S
             axis.plot(sizes / 1e6, loss, marker, color=color, alpha=0.75, markersize=4.5, label=method)
     for axis, title in zip(axes, ("held-out text", "training text"), strict=True):
         axis.set(xscale="log", xlabel="file in MB")
+        axis.set_yscale("symlog", linthresh=0.01, linscale=0.6)
+        axis.set_yticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
+        axis.set_xticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
         axis.set_title(title, fontsize=10)
-        axis.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
         axis.minorticks_off()
         for budget in budgets:
             axis.axvline(budget / 1e6, color="0.8", linewidth=1, zorder=0)
-    axes[0].set_ylabel("bits per byte")
+    axes[0].set_ylabel("change in bits per byte")
     figure = axes[0].figure
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
-    )
+    names = axes[0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return axes

@@ -11,6 +11,8 @@ from scipy.stats import t as student_t
 from llmcourse.data.manifest import course_data
 
 NUMBERS = ("seed", "steps", "bytes", "held_out", "training", "kl")
+# The model "pretrained" on the texts of students.csv and pruning.csv: its card, and measure_students.training_bits.
+FLOAT = {"held_out": 2.0336, "training": 1.5850}
 
 
 class Difference(NamedTuple):
@@ -69,3 +71,29 @@ def paired(one: Iterable[Mapping], other: Iterable[Mapping], column: str) -> Dif
     half = float(student_t.ppf(0.975, n - 1)) * error
     p = 2 * float(student_t.sf(abs(mean(gaps)) / error, n - 1)) if error else float(mean(gaps) == 0)
     return Difference(mean(gaps), half, p, n)
+
+
+def points(
+    quantized: Iterable[Mapping], students: Iterable[Mapping], pruned: Iterable[Mapping]
+) -> dict[str, list[tuple[float, float, float]]]:
+    """Return {method: [(bytes, change in bits per byte held out, and on training text)]} of all stored models.
+
+    Each change is from the float model on the text that the table was measured on. Controls are left out.
+    """
+    (start,) = select(quantized, method="float")
+    chosen = {
+        "float16": (select(quantized, method="float"), start),
+        "rounding": (select(quantized, method="rounding"), start),
+        "GPTQ": (select(quantized, method="GPTQ"), start),
+        "QAT": (select(quantized, method="QAT"), start),
+        "pruned": (select(pruned, method="pruned"), FLOAT),
+        "pruned, trained": (select(pruned, method="pruned, trained"), FLOAT),
+        "student, no teacher": (select(students, method="scratch"), FLOAT),
+        "student, distilled": (select(students, method="distilled"), FLOAT),
+    }
+    return {
+        name: [
+            (row["bytes"], *(row[text] - from_[text] for text in ("held_out", "training"))) for row in rows
+        ]
+        for name, (rows, from_) in chosen.items()
+    }

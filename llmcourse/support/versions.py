@@ -34,7 +34,7 @@ def version_rows(
     tested: Mapping[str, str] | None = None,
     running: Mapping[str, str] | None = None,
 ) -> list[Row]:
-    """Return one row for each package of llmcourse[extra], in the order in which it is declared.
+    """Return one row for each package of llmcourse[extra], in the order of its metadata.
 
     Without arguments all is read from this machine. Each of the four can be given in its place: `needed` as
     lines of metadata, such as 'torch>=2.9; extra == "colab"', the others as versions by name. `running` are the

@@ -21,8 +21,8 @@ def tools_of_a_project(stages: Mapping[str, tuple[str, str]]) -> Axes:
     for i, (stage, (library, own)) in enumerate(stages.items()):
         x = 0.05 + step * (i + 0.5)
         here = box(axis, x, 0.88, stage, width=step - 0.16, height=0.36, fill="query", size=SMALL)
-        above = box(axis, x, 1.38, library, width=step - 0.06, height=0.4, fill="key", size=SMALL)
-        below = box(axis, x, 0.38, own, width=step - 0.06, height=0.4, fill="soft", size=SMALL)
+        above = box(axis, x, 1.38, library, width=step - 0.03, height=0.4, fill="key", size=SMALL)
+        below = box(axis, x, 0.38, own, width=step - 0.03, height=0.4, fill="soft", size=SMALL)
         axis.plot([x, x], [here.top[1], above.bottom[1]], color="0.5", linewidth=0.8)
         axis.plot([x, x], [here.bottom[1], below.top[1]], color="0.5", linewidth=0.8)
         if last:
@@ -36,7 +36,7 @@ def tools_of_a_project(stages: Mapping[str, tuple[str, str]]) -> Axes:
 def licence_grid(licences: Sequence) -> Axes:
     """Draw one row for each licence: what it allows (yes, no), and what it asks in return (yes or a dash)."""
     axis = canvas(WIDTH, 0.27 * len(licences) + 0.62)
-    allowed, asked = ("sell", "pass on changed"), ("keep notice", "same terms", "rules of use", "threshold")
+    allowed, asked = ("sell", "pass on"), ("keep notice", "same terms", "rules of use", "threshold")
     values, fills = [], []
     for licence in licences:
         may, must = (
@@ -58,6 +58,6 @@ def restarted_run(curves: Mapping[str, tuple[Sequence, Sequence]]) -> None:
     for axis, (name, (steps, losses)) in zip(axes, curves.items(), strict=True):
         axis.plot(steps, losses, marker="o", markersize=3, color=plots.COLORS[0])
         axis.set_title(name, fontsize=9)
-        axis.set_xlabel("step")
+        axis.set(xlabel="step", xticks=range(0, max(steps) + 1, 4))
     axes[0].set_ylabel("loss")
     plots.show()

@@ -13,7 +13,7 @@ class Licence(NamedTuple):
     name: str
     kind: str  # "permissive", "copyleft", "non-commercial", "rules of use", "threshold" or "none"
     sell: bool
-    pass_on_changed: bool
+    pass_on: bool
     keep_notice: bool
     same_terms: bool
     rules_of_use: bool

@@ -3,17 +3,15 @@
 import math
 import re
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from answers import assert_right, assert_wrong
-from diagram_tools import problems
 from packaging.version import Version
 
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.teach.chapters.ch07_tools_and_resources import checks, figures
+from llmcourse.teach.chapters.ch07_tools_and_resources import checks
 from llmcourse.teach.chapters.ch07_tools_and_resources.hub import publish
 from llmcourse.teach.chapters.ch07_tools_and_resources.licences import LICENCES, stated_licence
 from llmcourse.teach.chapters.ch07_tools_and_resources.preferences import dpo_loss, log_probability
@@ -73,7 +71,9 @@ WRONG["07-older"] = {
     ),
     "a build": (
         "cut off what follows a +",
-        lambda a, b: [int(x) for x in a.split(".")] < [int(x) for x in b.split(".")],
+        lambda a, b: (
+            [int(x) for x in (a + ".0.0").split(".")[:3]] < [int(x) for x in (b + ".0.0").split(".")[:3]]
+        ),
     ),
     "a float of it all": ("make an int of each part", lambda a, b: float(a) < float(b)),
     "always": ("the same of all versions", lambda a, b: True),
@@ -158,7 +158,7 @@ WRONG["07-card"] = {
     "a count": ("names", lambda card, needed: len(by_expression(card, needed))),
     "a set": ("names", lambda card, needed: set(by_expression(card, needed))),
     "pairs": ("which are texts", lambda card, needed: [(n, "") for n in by_expression(card, needed)]),
-    "nothing": ("the card", lambda card, needed: []) if False else ("it is", lambda card, needed: []),
+    "nothing": ("it is", lambda card, needed: []),
 }
 
 
@@ -288,50 +288,11 @@ def test_a_licence_is_found_where_a_package_states_it(monkeypatch):
 
 def test_what_a_licence_without_a_text_allows_is_nothing():
     by_kind = {licence.kind: licence for licence in LICENCES}
-    assert not (by_kind["none"].sell or by_kind["none"].pass_on)
+    assert not by_kind["none"].sell
+    assert not by_kind["none"].pass_on
     assert by_kind["copyleft"].same_terms
     assert not by_kind["permissive"].same_terms
     assert by_kind["threshold"].threshold
     assert by_kind["rules of use"].rules_of_use
     assert len({licence.name for licence in LICENCES}) == len(LICENCES)
     assert all(re.search(r"\d|law|OSI", licence.source) for licence in LICENCES)
-
-
-STAGES = {
-    "texts": ("datasets", "data/"),
-    "model": ("transformers", "model.py"),
-    "files": ("safetensors", "pretrained.py"),
-    "sharing": ("the hub", "data/"),
-}
-
-
-@pytest.mark.parametrize(
-    "draw", [lambda: figures.tools_of_a_project(STAGES), lambda: figures.licence_grid(LICENCES)]
-)
-def test_pictures_are_readable(draw):
-    assert problems(draw()) == []
-    plt.close("all")
-
-
-def test_the_picture_of_the_notebook_is_readable():
-    """With all eight stages, as the notebook gives them."""
-    from notebook_tools import ROOT, code_cells, read
-
-    cell = next(
-        c
-        for c in code_cells(read(ROOT / "notebooks/07_tools_and_resources.ipynb"))
-        if c.id == "project-figure"
-    )
-    stages = {}
-    exec(cell.source[cell.source.index("stages =") : cell.source.index("figures.")], {}, stages)
-    assert problems(figures.tools_of_a_project(stages["stages"])) == []
-    plt.close("all")
-
-
-def test_a_run_that_was_taken_up_again_is_drawn_as_it_is_given(monkeypatch):
-    monkeypatch.setattr(figures.plots, "show", lambda: None)
-    figures.restarted_run({"a": ([1, 2, 1, 2], [3.0, 2.0, 3.0, 2.0]), "b": ([1, 2], [3.0, 2.0])})
-    left, right = plt.gcf().axes
-    assert list(left.lines[0].get_xdata()) == [1, 2, 1, 2]
-    assert right.get_title() == "b"
-    plt.close("all")

@@ -1,5 +1,6 @@
 """Exercises of chapter 7: compare versions, read a card, and tell kinds of licences apart."""
 
+import itertools
 from functools import partial
 
 from llmcourse.teach.examine import examine
@@ -15,6 +16,11 @@ def _older(installed: str, needed: str) -> bool:
     first, second = _numbers(installed), _numbers(needed)
     longest = max(len(first), len(second))
     return first + [0] * (longest - len(first)) < second + [0] * (longest - len(second))
+
+
+def _in_words(function):
+    """Return a function that gives "True" or "False": as numbers they would be compared by their ratio."""
+    return lambda *versions: str(bool(function(*versions)))
 
 
 @exercise(
@@ -35,7 +41,7 @@ def check_older(answer):
 
     def tried(installed, needed):
         try:
-            return answer(installed, needed)
+            return str(answer(installed, needed))
         except ValueError as error:
             raise NotRight(
                 f"is_older({installed!r}, {needed!r}) stops with {error}: cut off what follows a +, "
@@ -79,14 +85,16 @@ def check_older(answer):
             lambda a, b: float(".".join(a.split("+")[0].split(".")[:2])) < float(".".join(b.split(".")[:2]))
         ),
         "one smaller number does not make it older: 2.0.5 is newer than 1.9.9. The first that differs decides": (
-            lambda a, b: any(x < y for x, y in zip(_numbers(a), _numbers(b), strict=False))
+            lambda a, b: any(x < y for x, y in zip(_numbers(a), _numbers(b), strict=False)),
+            lambda a, b: any(x < y for x, y in itertools.zip_longest(_numbers(a), _numbers(b), fillvalue=0)),
         ),
         "you join the digits to one number: 2.0.0 is newer than 1.99.9": (
             lambda a, b: int("".join(map(str, _numbers(a)))) < int("".join(map(str, _numbers(b))))
         ),
         "yours says the same of all versions": (lambda a, b: True, lambda a, b: False),
     }
-    examine(tried, _older, cases, slips)
+    told = {text: tuple(map(_in_words, f if isinstance(f, tuple) else (f,))) for text, f in slips.items()}
+    examine(tried, _in_words(_older), cases, told)
     return "`packaging.version.Version` does it for every form of a version, 3.0.dev1 and 2.0rc1 too."
 
 

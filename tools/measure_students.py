@@ -20,6 +20,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
+from build_checkpoints import STUDENT
 
 from llmcourse.compress.distill import distillation_loss, divergences
 from llmcourse.compress.prune import apply_masks, keep_masks, magnitude_masks, two_of_four_masks
@@ -39,7 +40,6 @@ from llmcourse.training import train
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER, KEPT = ROOT / "data" / "compression", ROOT / "runs" / "students"
 COLUMNS = ("method", "scheme", "seed", "steps", "bytes", "held_out", "training", "kl", "seconds")
-STUDENT = dict(context_length=128, d_model=96, n_heads=3, n_layers=2)
 STEPS, MORE = 300, 100  # of a student from scratch; after it, with or without a teacher
 EQUAL = 800  # steps without a teacher that take as long as STEPS with one
 RECOVERY = 40  # steps after pruning

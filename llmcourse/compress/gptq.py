@@ -24,14 +24,14 @@ def inverse_root(hessian: Tensor, damping: float) -> Tensor:
     Row i of U, divided by U_ii, says how the columns after i make up for an error in column i once
     those before it are fixed: eliminating a column from the inverse is a step of Cholesky's. Damping
     makes H invertible, and the corrections smaller: without it, they follow the calibration text into
-    directions that hardly occur there. Raises ValueError for H that is not square and finite, zero,
-    or still not positive definite.
+    directions that hardly occur there. Raises ValueError for H that is not finite, or still not
+    positive definite.
 
     Source: Frantar et al. 2022, arXiv:2210.17323, sec. 3.3, step 3.
     """
     damping = number(damping, "damping", 0, wanted="a number that is not negative, such as 0.01")
-    if hessian.dim() != 2 or hessian.shape[0] != hessian.shape[1] or not torch.isfinite(hessian).all():
-        raise ValueError(f"a hessian of shape {tuple(hessian.shape)}: give a square one of finite numbers")
+    if not torch.isfinite(hessian).all():
+        raise ValueError("the hessian is not finite: calibrate a model that has been trained without NaN")
     hessian = hessian.double()
     hessian = hessian + damping * hessian.diagonal().mean() * torch.eye(len(hessian)).to(hessian)
     try:
@@ -74,7 +74,7 @@ def gptq(
     nearest point (Babai), read backwards: Chen et al. 2025, arXiv:2507.18553.
     """
     scales, zeros = fit_scales(weight, scheme, clip)
-    if hessian.shape[-1] != weight.shape[1]:
+    if hessian.shape != (weight.shape[1], weight.shape[1]):
         raise ValueError(
             f"a hessian of shape {tuple(hessian.shape)} for a weight with {weight.shape[1]} inputs: collect it "
             "from the inputs of this layer"

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.compress.rounding import (
+    best_shares,
     block_linears,
     dequantized,
     fit_scales,
@@ -26,20 +27,20 @@ class _StraightThrough(torch.autograd.Function):
     """Rounding, with the gradient of what it approximates: a line as long as the range of the codes."""
 
     @staticmethod
-    def forward(ctx, weight: Tensor, scheme: Scheme) -> Tensor:
-        scales, zeros = (p if p is None else p.reshape(-1, 1) for p in fit_scales(weight, scheme))
+    def forward(ctx, weight: Tensor, scheme: Scheme, clip: bool | Tensor) -> Tensor:
+        scales, zeros = (p if p is None else p.reshape(-1, 1) for p in fit_scales(weight, scheme, clip))
         codes = nearest(scheme.blocks(weight), scales, zeros)
         inside = codes.clamp(scheme.low, scheme.high)
         ctx.save_for_backward((codes == inside).view(weight.shape))
         return dequantized(inside, scales, zeros).view(weight.shape)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         (passes,) = ctx.saved_tensors
-        return gradient * passes, None
+        return gradient * passes, None, None
 
 
-def fake_quantize(weight: Tensor, scheme: Scheme) -> Tensor:
+def fake_quantize(weight: Tensor, scheme: Scheme, clip: bool | Tensor = False) -> Tensor:
     """Return the float32 weight (O, I) as it will be once it is packed; its gradient passes through.
 
     The scales are fitted anew at each call, as `fit_scales` does, and taken as constants. The gradient
@@ -57,34 +58,43 @@ def fake_quantize(weight: Tensor, scheme: Scheme) -> Tensor:
     Source: Bengio et al. 2013, arXiv:1308.3432, sec. 4; Jacob et al. 2017, arXiv:1712.05877, sec. 3.1
     and eq. 12.
     """
-    return _StraightThrough.apply(weight, scheme)
+    return _StraightThrough.apply(weight, scheme, clip)
+
+
+def _keep_ranges(layer: nn.Module, scheme: Scheme, clip: bool) -> None:
+    """Give a layer its scheme, and the shares of the ranges of its groups, which stay while it is trained."""
+    shares = best_shares(layer.weight, scheme) if clip else torch.ones(scheme.scale_shape(layer.weight.shape))
+    layer.scheme = scheme
+    layer.register_buffer("shares", shares.to(layer.weight), persistent=False)
 
 
 class FakeQuantizedLinear(nn.Linear):
     """A linear layer that is trained, and computes with its weight rounded. Its names are those of a Linear."""
 
-    def __init__(self, linear: nn.Linear, scheme: Scheme):
+    def __init__(self, linear: nn.Linear, scheme: Scheme, clip: bool = False):
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
-        self.weight, self.bias, self.scheme = linear.weight, linear.bias, scheme
+        self.weight, self.bias = linear.weight, linear.bias
+        _keep_ranges(self, scheme, clip)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., I) to (..., O)."""
-        return F.linear(x, fake_quantize(self.weight, self.scheme), self.bias)
+        return F.linear(x, fake_quantize(self.weight, self.scheme, self.shares), self.bias)
 
 
 class FakeQuantizedEmbedding(nn.Embedding):
     """An embedding that is trained, and looks up rounded rows."""
 
-    def __init__(self, embedding: nn.Embedding, scheme: Scheme):
+    def __init__(self, embedding: nn.Embedding, scheme: Scheme, clip: bool = False):
         super().__init__(embedding.num_embeddings, embedding.embedding_dim, device="meta")
-        self.weight, self.scheme = embedding.weight, scheme
+        self.weight = embedding.weight
+        _keep_ranges(self, scheme, clip)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Map ids (...,) to rows (..., C)."""
-        return F.embedding(token_ids, fake_quantize(self.weight, self.scheme))
+        return F.embedding(token_ids, fake_quantize(self.weight, self.scheme, self.shares))
 
 
-def prepare_qat(model: GPT, scheme: Scheme, *, embedding: Scheme | None = None) -> GPT:
+def prepare_qat(model: GPT, scheme: Scheme, *, embedding: Scheme | None = None, clip: bool = False) -> GPT:
     """Return a copy of `model` to be trained, as usual, with its linear layers rounded by `scheme`.
 
     Before the first step it computes what `quantize_model` computes. Its parameters are those of
@@ -96,11 +106,11 @@ def prepare_qat(model: GPT, scheme: Scheme, *, embedding: Scheme | None = None) 
     block_linears(model)
     prepared = copy.deepcopy(model)
     for name, layer in block_linears(prepared).items():
-        prepared.set_submodule(name, FakeQuantizedLinear(layer, scheme))
+        prepared.set_submodule(name, FakeQuantizedLinear(layer, scheme, clip))
         fit_scales(layer.weight, scheme)  # raises now what the first step would raise
     if embedding is not None:
-        prepared.token_embedding = FakeQuantizedEmbedding(prepared.token_embedding, embedding)
-        prepared.unembedding = FakeQuantizedLinear(prepared.unembedding, embedding)
+        prepared.token_embedding = FakeQuantizedEmbedding(prepared.token_embedding, embedding, clip)
+        prepared.unembedding = FakeQuantizedLinear(prepared.unembedding, embedding, clip)
     return prepared
 
 
@@ -114,7 +124,7 @@ def finish_qat(model: GPT) -> GPT:
     for name, layer in list(packed.named_modules()):
         if isinstance(layer, FakeQuantizedLinear | FakeQuantizedEmbedding):
             kind = PackedLinear if isinstance(layer, nn.Linear) else PackedEmbedding
-            parts = quantize_weight(layer.weight, layer.scheme)
+            parts = quantize_weight(layer.weight, layer.scheme, layer.shares)
             bias = (layer.bias,) if isinstance(layer, nn.Linear) else ()
             packed.set_submodule(name, kind.from_codes(*parts, layer.scheme, *bias))
             found += 1

@@ -17,13 +17,13 @@ SMALLEST = 2.0**-24  # above 0 in float16
 SHARES = torch.linspace(1.0, 0.4, 25)  # of the range of a group, which `clip` tries
 
 
-def fit_scales(weight: Tensor, scheme: Scheme, clip: bool = False) -> tuple[Tensor, Tensor | None]:
+def fit_scales(weight: Tensor, scheme: Scheme, clip: bool | Tensor = False) -> tuple[Tensor, Tensor | None]:
     """Return (scales, zeros) with which the codes of `scheme` just reach each group's extreme weights.
 
     Scales are float16, as they are stored; zeros, the codes that stand for 0, are uint8, and None for
     a symmetric scheme. Both have the shape `scheme.scale_shape(weight.shape)`. The range of a group
-    holds 0, so that 0 stays exactly 0. With `clip`, each group takes the share of its range, from
-    0.4 to 1, that has the smallest squared error: outliers are cut, and the rest is told apart better.
+    holds 0, so that 0 stays exactly 0. With `clip`, each group takes the share of its range that
+    `best_shares` finds, or that is given: outliers are cut, and the rest is told apart better.
 
     Raises ValueError for a weight that is no matrix of the scheme, not finite, or too large.
 
@@ -31,34 +31,36 @@ def fit_scales(weight: Tensor, scheme: Scheme, clip: bool = False) -> tuple[Tens
     >>> scales.tolist(), zeros.tolist()
     ([1.0], [1])
 
-    Source: Jacob et al. 2017, arXiv:1712.05877, sec. 2.1 and eq. 11; for `clip`, Choukroun et al. 2019,
-    arXiv:1902.06822, sec. 3.
+    Source: Jacob et al. 2017, arXiv:1712.05877, sec. 2.1 and eq. 11.
     """
     blocks = scheme.blocks(weight.detach().float())
     if not torch.isfinite(blocks).all():
         raise ValueError("a weight is not finite: quantize a model that has been trained without NaN")
-    low, high = blocks.amin(1, keepdim=True).clamp(max=0), blocks.amax(1, keepdim=True).clamp(min=0)
-    scales, zeros = _spread(low, high, scheme)
-    least = torch.full_like(low, torch.inf)
-    for share in SHARES if clip else ():
-        tried = _spread(share * low, share * high, scheme)
-        error = (dequantized(to_codes(blocks, *tried, scheme), *tried) - blocks).square().sum(1, keepdim=True)
-        scales = torch.where(error < least, tried[0], scales)
-        zeros = None if zeros is None else torch.where(error < least, tried[1], zeros)
-        least = least.minimum(error)
-    shape = scheme.scale_shape(weight.shape)
-    return scales.view(shape), None if zeros is None else zeros.view(shape)
-
-
-def _spread(low: Tensor, high: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor | None]:
-    """Return the scales and zeros of groups that reach from `low` to `high`."""
+    share = best_shares(weight, scheme) if clip is True else 1.0 if clip is False else clip
+    share, shape = torch.as_tensor(share).to(blocks).flatten(), scheme.scale_shape(weight.shape)
+    low, high = share * blocks.amin(1).clamp(max=0), share * blocks.amax(1).clamp(min=0)
     span = torch.maximum(-low, high) if scheme.symmetric else high - low
     scales = (span / scheme.high).half().clamp_min(SMALLEST)
     if scales.isinf().any():
         raise ValueError(f"weights up to {span.max():.2g} need scales that float16 cannot hold: divide them")
     if scheme.symmetric:
-        return scales, None
-    return scales, (-low / scales.float()).round().clamp(0, scheme.high).to(torch.uint8)
+        return scales.view(shape), None
+    zeros = (-low / scales.float()).round().clamp(0, scheme.high).to(torch.uint8)
+    return scales.view(shape), zeros.view(shape)
+
+
+def best_shares(weight: Tensor, scheme: Scheme) -> Tensor:
+    """Return for each group the share of its range, from 0.4 to 1, with the smallest squared error.
+
+    The shape is `scheme.scale_shape(weight.shape)`. Raises ValueError as `fit_scales` does.
+
+    Source: Choukroun et al. 2019, arXiv:1902.06822, sec. 3.
+    """
+    blocks, errors = scheme.blocks(weight.detach().float()), []
+    for share in SHARES:
+        parts = [p if p is None else p.reshape(-1, 1) for p in fit_scales(weight, scheme, share)]
+        errors.append((dequantized(to_codes(blocks, *parts, scheme), *parts) - blocks).square().sum(1))
+    return SHARES.to(blocks.device)[torch.stack(errors).argmin(0)].view(scheme.scale_shape(weight.shape))
 
 
 def nearest(weight: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
@@ -83,7 +85,7 @@ def dequantized(codes: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
 
 
 def quantize_weight(
-    weight: Tensor, scheme: Scheme, clip: bool = False
+    weight: Tensor, scheme: Scheme, clip: bool | Tensor = False
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return (codes, scales, zeros): the weight (O, I) rounded to nearest, with `fit_scales`.
 
@@ -120,6 +122,8 @@ def block_linears(model: nn.Module) -> dict[str, nn.Linear]:
             raise ValueError(f"{name} is quantized already: start from the model of floats")
         if name.endswith((".base", ".A")) or hasattr(module, "base"):
             raise ValueError(f"{name} has an adapter: merge_lora makes it part of the weights")
+        if isinstance(module, nn.Linear | nn.Embedding) and hasattr(module, "scheme"):
+            raise ValueError(f"{name} is prepared already: finish_qat packs what prepare_qat has prepared")
         if isinstance(module, nn.Linear) and name.startswith("blocks."):
             found[name] = module
     return found

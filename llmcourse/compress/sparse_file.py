@@ -12,20 +12,21 @@ from torch import Tensor, nn
 
 from llmcourse.compress.prune import prunable
 from llmcourse.support.files import atomic_write
-from llmcourse.weights import unwrap
+from llmcourse.weights import load_state, rounded, unwrap
 
 
 def save_sparse(path: str | Path, model: nn.Module, dtype: torch.dtype = torch.float16) -> None:
     """Write the weights of `model`, of the prunable ones only those that are not 0, and a bit for each.
 
     A weight of 16 bits of which a share s is 0 takes 16 (1 - s) + 1 bits: below 1/16 the bits cost more
-    than they save. Two of four is 9 bits, the same as two values and two indices of 2 bits each.
+    than they save. Two of four is 9 bits, the same as two values and two indices of 2 bits each. Raises
+    ValueError for weights that `dtype` cannot hold.
     """
     parameters = dict(unwrap(model).named_parameters())  # a tied output counts once
     sparse, state = prunable(model), {}
-    for name, weight in ((name, p.detach().to("cpu", dtype)) for name, p in parameters.items()):
+    for name, weight in ((name, rounded(name, p, dtype)) for name, p in parameters.items()):
         if name not in sparse:
-            state[name] = weight.contiguous()
+            state[name] = weight
             continue
         kept = weight != 0
         state[f"{name}.values"] = weight[kept]
@@ -34,17 +35,32 @@ def save_sparse(path: str | Path, model: nn.Module, dtype: torch.dtype = torch.f
         save_file(state, temporary)
 
 
-def read_sparse(path: str | Path, model: nn.Module) -> nn.Module:
-    """Put what `save_sparse` wrote into `model`, in place, and return it. Raises ValueError for another shape."""
-    state = load_file(path)
-    with torch.no_grad():
-        for name, parameter in unwrap(model).named_parameters():
-            if name in state:
-                parameter.copy_(state[name])
-                continue
-            kept = unpack_mask(state[f"{name}.bits"], parameter.shape)
-            parameter.zero_()[kept] = state[f"{name}.values"].to(parameter)
+def load_sparse(path: str | Path, model: nn.Module) -> nn.Module:
+    """Put what `save_sparse` wrote into `model`, in place, and return it.
+
+    Raises ValueError for the file of a model of another shape; then the model is as it was.
+    """
+    stored, state = load_file(path), {}
+    for name, parameter in unwrap(model).named_parameters():
+        if (bits := stored.pop(f"{name}.bits", None)) is None:
+            continue
+        values = stored.pop(f"{name}.values")
+        if len(bits) != n_bytes(parameter) or len(values) != int(unpack_mask(bits, parameter.shape).sum()):
+            raise ValueError(
+                f"{path} does not fit the model: the bits of {name} are not for {tuple(parameter.shape)}; build "
+                "the model as it was when it was saved"
+            )
+        state[name] = torch.zeros(parameter.shape, dtype=values.dtype)
+        state[name][unpack_mask(bits, parameter.shape)] = values
+    if unwrap(model).config.tied_embeddings and "token_embedding.weight" in stored:
+        stored["unembedding.weight"] = stored["token_embedding.weight"]
+    load_state(model, state | stored, path)
     return model
+
+
+def n_bytes(tensor: Tensor) -> int:
+    """Return how many bytes hold a bit for each entry."""
+    return -(-tensor.numel() // 8)
 
 
 def pack_mask(mask: Tensor) -> Tensor:
@@ -53,7 +69,7 @@ def pack_mask(mask: Tensor) -> Tensor:
     >>> pack_mask(torch.tensor([True, False, True])).tolist()
     [5]
     """
-    bits = torch.zeros(-(-mask.numel() // 8) * 8, dtype=torch.uint8)
+    bits = torch.zeros(n_bytes(mask) * 8, dtype=torch.uint8)
     bits[: mask.numel()] = mask.flatten()
     places = torch.arange(8, dtype=torch.uint8)
     return (bits.view(-1, 8) << places).sum(1, dtype=torch.uint8)

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from llmcourse.compress.prune import apply_masks, magnitude_masks, prunable, two_of_four_masks
-from llmcourse.compress.sparse_file import file_sizes, pack_mask, read_sparse, save_sparse, unpack_mask
+from llmcourse.compress.sparse_file import file_sizes, load_sparse, pack_mask, save_sparse, unpack_mask
 from llmcourse.model import GPT, ModelConfig
 
 
-def gpt(seed: int) -> GPT:
+def gpt(seed: int, **shape) -> GPT:
     torch.manual_seed(seed)
-    return GPT(ModelConfig(50, context_length=8, d_model=32, n_heads=2, n_layers=2))
+    return GPT(ModelConfig(50, **dict(context_length=8, d_model=32, n_heads=2, n_layers=2) | shape))
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (8,), (3, 5), (4, 16)])
@@ -28,7 +28,7 @@ def test_a_pruned_model_comes_back_and_takes_what_the_formula_says(tmp_path, sha
     apply_masks(model, two_of_four_masks(model) if share == "2:4" else magnitude_masks(model, share))
     path = tmp_path / "model.safetensors"
     save_sparse(path, model)
-    back = read_sparse(path, gpt(1))
+    back = load_sparse(path, gpt(1))
     for a, b in zip(model.parameters(), back.parameters(), strict=True):
         assert torch.equal(a.half().float(), b)
     n = sum(w.numel() for w in prunable(model).values())
@@ -36,6 +36,22 @@ def test_a_pruned_model_comes_back_and_takes_what_the_formula_says(tmp_path, sha
     others = sum(p.numel() for p in model.parameters()) - n
     header = int.from_bytes(path.read_bytes()[:8], "little") + 8
     assert path.stat().st_size - header == 2 * others + 2 * kept + n // 8
+
+
+@pytest.mark.parametrize("shape", [dict(d_ff=40), dict(n_layers=1), dict(n_layers=3), dict(d_model=16)])
+def test_a_file_of_another_model_is_refused_and_nothing_changes(tmp_path, shape):
+    save_sparse(tmp_path / "file", gpt(0))
+    model, same = gpt(1, **shape), gpt(1, **shape)
+    with pytest.raises(ValueError, match="file does not fit the model"):
+        load_sparse(tmp_path / "file", model)
+    assert all(map(torch.equal, model.parameters(), same.parameters()))
+
+
+def test_an_untied_model_comes_back_too(tmp_path):
+    model = gpt(0, tied_embeddings=False)
+    save_sparse(tmp_path / "file", model)
+    back = load_sparse(tmp_path / "file", gpt(1, tied_embeddings=False))
+    assert torch.equal(back.unembedding.weight, model.unembedding.weight.half().float())
 
 
 def test_the_plain_file_does_not_shrink_and_the_others_do(tmp_path):

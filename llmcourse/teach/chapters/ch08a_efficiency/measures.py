@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import NamedTuple
 
@@ -73,6 +73,18 @@ def paired(one: Iterable[Mapping], other: Iterable[Mapping], column: str) -> Dif
     return Difference(mean(gaps), half, p, n)
 
 
+def summary(values: Sequence[float], digits: int = 0) -> str:
+    """Return the mean of the values of several seeds and half of Student's 95 % interval, as a text.
+
+    >>> summary([50.0, 54.0, 58.0]), summary([61.3])
+    ('54 ± 10, 3 seeds', '61')
+    """
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    half = float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return f"{mean(values):.{digits}f} ± {half:.{digits}f}, {len(values)} seeds"
+
+
 def points(
     quantized: Iterable[Mapping], students: Iterable[Mapping], pruned: Iterable[Mapping]
 ) -> dict[str, list[tuple[float, float, float]]]:
@@ -85,6 +97,7 @@ def points(
         "float16": (select(quantized, method="float"), start),
         "rounding": (select(quantized, method="rounding"), start),
         "GPTQ": (select(quantized, method="GPTQ"), start),
+        "GPTQ, clipped": (select(quantized, method="GPTQ, clipped"), start),
         "QAT": (select(quantized, method="QAT"), start),
         "pruned": (select(pruned, method="pruned"), FLOAT),
         "pruned, trained": (select(pruned, method="pruned, trained"), FLOAT),

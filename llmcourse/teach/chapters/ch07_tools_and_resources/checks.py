@@ -18,11 +18,6 @@ def _older(installed: str, needed: str) -> bool:
     return first + [0] * (longest - len(first)) < second + [0] * (longest - len(second))
 
 
-def _in_words(function):
-    """Return a function that gives "True" or "False": as numbers they would be compared by their ratio."""
-    return lambda *versions: str(bool(function(*versions)))
-
-
 @exercise(
     "07-older",
     "Is it too old?",
@@ -41,7 +36,7 @@ def check_older(answer):
 
     def tried(installed, needed):
         try:
-            return str(answer(installed, needed))
+            return answer(installed, needed)
         except ValueError as error:
             raise NotRight(
                 f"is_older({installed!r}, {needed!r}) stops with {error}: cut off what follows a +, "
@@ -93,8 +88,12 @@ def check_older(answer):
         ),
         "yours says the same of all versions": (lambda a, b: True, lambda a, b: False),
     }
-    told = {text: tuple(map(_in_words, f if isinstance(f, tuple) else (f,))) for text, f in slips.items()}
-    examine(tried, _in_words(_older), cases, told)
+
+    def seen(value, installed, needed):
+        """Keep truth values from being compared by their ratio, as numbers are."""
+        return f"is_older({installed!r}, {needed!r}) is {_older(installed, needed)}; yours says {value}"
+
+    examine(tried, _older, cases, slips, look=seen)
     return "`packaging.version.Version` does it for every form of a version, 3.0.dev1 and 2.0rc1 too."
 
 

@@ -29,7 +29,7 @@ LICENCES = (
     Licence("CC BY-NC 4.0", "non-commercial", False, True, True, False, False, False, "version 4.0, section 2(a)"),
     Licence("OpenRAIL-M", "rules of use", True, True, True, False, True, False, "BigScience, 18 August 2022"),
     Licence("Gemma terms", "rules of use", True, True, True, False, True, False, "modified 1 April 2026; not Gemma 4"),
-    Licence("Llama 3", "threshold", True, True, True, False, True, True, "18 April 2024, sections 1 and 2"),
+    Licence("Llama 3", "threshold", True, True, True, False, True, True, "18 April 2024, section 1; section 2: 700 million users a month"),
     Licence("no licence", "none", False, False, False, False, False, False, "copyright as the law has it"),
 )  # fmt: skip
 

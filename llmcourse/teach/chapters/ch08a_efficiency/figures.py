@@ -111,6 +111,7 @@ def chart(points: Mapping[str, Sequence[tuple[float, float, float]]], budgets: S
         axis.set(xscale="log", xlabel="file in MB")
         axis.set_yscale("symlog", linthresh=0.01, linscale=0.6)
         axis.set_yticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
+        axis.set_ylim(-0.008, 2)
         axis.set_xticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
         axis.set_title(title, fontsize=10)
         axis.minorticks_off()

@@ -6,7 +6,8 @@ import shutil
 import sys
 
 from llmcourse import __version__
-from llmcourse.support.machine import checkout, in_colab, package_problems
+from llmcourse.support.machine import checkout, in_colab
+from llmcourse.support.versions import package_problems, version_rows, version_table
 
 NEEDED_GB = 1
 
@@ -96,13 +97,16 @@ def doctor() -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return 0 when all is well."""
     parser = argparse.ArgumentParser(prog="llmcourse", description=__doc__)
-    parser.add_argument("command", choices=["doctor", "data", "progress"])
+    parser.add_argument("command", choices=["doctor", "versions", "data", "progress"])
     command = parser.parse_args(arguments).command
     if command == "doctor":
         well = doctor()
         start = "; `make lab` opens the course" if checkout() else ""
         print(f"all is well{start}" if well else "see the problems above")
         return 0 if well else 1
+    if command == "versions":
+        print(version_table(version_rows()))
+        return 0
     if command == "data":
         from llmcourse.data.manifest import load_manifest
 

@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from llmcourse.support import keep as keeping
-from llmcourse.support.machine import install_line, package_problems
+from llmcourse.support.machine import install_line
+from llmcourse.support.versions import package_problems
 
 SCALES = ("laptop", "t4")
 INLINE = "module://matplotlib_inline.backend_inline"  # what a notebook's kernel chooses by itself

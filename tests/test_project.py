@@ -340,7 +340,7 @@ def test_the_wheel_carries_the_data_that_colab_needs(tmp_path):
     assert done.stdout.startswith(f"_data {sorted(load_manifest())} 2"), done.stderr
 
 
-@pytest.mark.parametrize("command", ["doctor", "data", "progress"])
+@pytest.mark.parametrize("command", ["doctor", "versions", "data", "progress"])
 def test_command_line(command, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "llmcourse.cli", command], cwd=tmp_path, capture_output=True, encoding="utf-8"

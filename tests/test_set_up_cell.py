@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from llmcourse import __version__
 from llmcourse.monitor import tensorboard as tensorboard_logs
 from llmcourse.runtime import leave_tensorflow_out, set_up
-from llmcourse.support import machine
+from llmcourse.support import machine, versions
 from llmcourse.training import Step
 
 CELL = code_cells(read(NOTEBOOKS[0]))[0].source
@@ -153,14 +153,14 @@ def test_a_package_that_is_too_old_is_named(colab, capsys):
 
 def test_packages_of_other_extras_are_not_missed(colab):
     colab.done()
-    assert machine.package_problems() == []
-    assert machine.package_problems("dev") == ["nbval is missing: pip install 'nbval>=0.11'"]
+    assert versions.package_problems() == []
+    assert versions.package_problems("dev") == ["nbval is missing: pip install 'nbval>=0.11'"]
 
 
 def test_without_packaging_the_line_is_still_told(colab, monkeypatch):
     colab.done()
     monkeypatch.setitem(sys.modules, "packaging.requirements", None)
-    (problem,) = machine.package_problems()
+    (problem,) = versions.package_problems()
     assert problem == f"packaging is missing: {machine.install_line()}"
 
 

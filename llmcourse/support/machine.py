@@ -5,7 +5,6 @@ Floor 0: no torch, and no network.
 
 import os
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from llmcourse import __version__
@@ -29,35 +28,3 @@ def install_line() -> str:
     if in_colab():
         return f'%pip install -q "{SOURCE}"'
     return "make lab" if checkout() else f'{sys.executable} -m pip install "{SOURCE}"'
-
-
-def package_problems(extra: str = "colab") -> list[str]:
-    """Return one line for each package of llmcourse[extra] that is missing or too old, with the remedy.
-
-    The extra "colab" holds the libraries that notebooks compare themselves with.
-    """
-    try:
-        needed = metadata.requires("llmcourse") or []
-    except metadata.PackageNotFoundError:  # its folder is merely on the path, or pip was interrupted
-        return [f"llmcourse is not installed whole, so its needs are unknown: {install_line()}"]
-    try:
-        from packaging.requirements import Requirement
-    except ImportError:
-        return [f"packaging is missing: {install_line()}"]
-    problems = []
-    for requirement in map(Requirement, needed):
-        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
-            continue
-        try:
-            found = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            problems.append(f"{requirement.name} is missing: pip install '{_plain(requirement)}'")
-            continue
-        if not requirement.specifier.contains(found.split("+")[0], prereleases=True):
-            problems.append(f"{requirement.name} {found} does not fit: pip install '{_plain(requirement)}'")
-    return problems
-
-
-def _plain(requirement) -> str:
-    """Return a requirement without its marker, as pip takes it on the command line."""
-    return f"{requirement.name}{requirement.specifier}"

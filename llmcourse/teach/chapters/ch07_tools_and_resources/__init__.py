@@ -1,0 +1,1 @@
+"""The room of `07_tools_and_resources`."""

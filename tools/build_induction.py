@@ -138,7 +138,9 @@ def write_checkpoints(kept: dict, text) -> None:
     path = FOLDER / "checkpoints.safetensors"
     with atomic_write(path) as part:
         save_file(tensors, part, {"about": about})
-    print(f"for the card: {path.stat().st_size} bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    print(
+        f"for the card: {path.stat().st_size} bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+    )
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "data" / "compression"
 PATH, BLOCKS = FOLDER / "quantization.csv", FOLDER / "quantization_blocks.csv"
 COLUMNS = ("method", "scheme", "seed", "steps", "bytes", "held_out", "training", "kl")
 INT2, INT3 = Scheme(2, 64, symmetric=False), Scheme(3, "row", symmetric=False)
-STEPS, LR, BATCH = 150, 2e-4, 8  # of 2e-4, 5e-4 and 1e-3 the best for QAT, seed 0
+STEPS, LR, BATCH = 150, 2e-4, 8
 CALIBRATION = 128  # rows of GPTQ, each as long as the context
 WINDOWS, PER_BLOCK = 100, 4  # windows of each text that are evaluated, and how many make a block of the tests
 

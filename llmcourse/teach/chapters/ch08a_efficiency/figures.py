@@ -76,6 +76,7 @@ def seeds(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> np.ndarray:
         axis.axvline(rows[names[0]][measure][0], color=plots.COLORS[1], linestyle=":", linewidth=1.5)
         axis.set(xlabel="nats per token" if "KL" in measure else "change in bits per byte")
         axis.set_xlim(left=0)
+        axis.locator_params(axis="x", nbins=4)
         axis.set_title(measure, fontsize=10)
     axes[0].set_yticks(range(len(names)), names, fontsize=8)
     axes[0].set_ylim(len(names) - 0.5, -0.5)

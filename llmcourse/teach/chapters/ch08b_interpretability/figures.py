@@ -1,0 +1,90 @@
+"""Schematic pictures of chapter 8b: the residual stream, and two heads that copy."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+
+from llmcourse.teach.diagrams.draw import INKS, SMALL, arrow, box, canvas, label
+from llmcourse.teach.plots import printable
+
+
+def residual_stream(sites: Mapping[str, str], n_layers: int = 2, n_heads: int = 3) -> Axes:
+    """Draw the residual stream as a line, with heads and MLPs that read from it and write to it.
+
+    sites: the names under which hooks find the places "embedding", "heads", "mlp", "residual" and "norm".
+
+    >>> sites = dict(embedding="embedding", heads="blocks.{i}.heads", mlp="mlp", residual="x", norm="norm")
+    >>> residual_stream(sites, 1, 2).texts[0].get_text()
+    'token ids'
+    """
+    axis = canvas(6.8, 3.3)
+    y, left, right = 1.55, 0.95, 5.75
+    width = (right - left) / n_layers
+    label(axis, 0.4, y + 0.55, "token ids", SMALL)
+    start = box(axis, 0.4, y, "embed", 0.6, 0.4, "key")
+    end = box(axis, 6.3, y, "unembed", 0.7, 0.4, "key")
+    label(axis, 6.3, y + 0.55, "logits", SMALL)
+    arrow(axis, start.right, end.left, weight=3.5, color="0.55")
+    arrow(axis, (0.4, y + 0.45), start.top)
+    arrow(axis, end.top, (6.3, y + 0.45))
+    label(axis, 0.1, y - 0.42, sites["embedding"], SMALL, "left", family="monospace", color=INKS["query"])
+    label(axis, 6.7, y - 0.42, sites["norm"], SMALL, "right", family="monospace", color=INKS["query"])
+    for i in range(n_layers):
+        x = left + i * width
+        step = (0.5 * width - 0.1) / n_heads
+        centres = [x + 0.12 + (h + 0.5) * step for h in range(n_heads)]
+        for h, centre in enumerate(centres):
+            head = box(axis, centre, 2.45, f"{i}.{h}", step - 0.12, 0.34, "query", SMALL)
+            arrow(axis, (centre - 0.12, y + 0.04), (centre - 0.12, head.bottom[1]), color="0.4")
+            arrow(axis, (centre + 0.12, head.bottom[1]), (centre + 0.12, y + 0.04), color=INKS["query"])
+        name = sites["heads"].format(i=i)
+        label(axis, x + 0.02, 2.86, name, SMALL, "left", family="monospace", color=INKS["query"])
+        place = x + 0.78 * width
+        mlp = box(axis, place, 0.68, f"MLP {i}", 0.62, 0.34, "value", SMALL)
+        arrow(axis, (place - 0.12, y - 0.04), (place - 0.12, mlp.top[1]), color="0.4")
+        arrow(axis, (place + 0.12, mlp.top[1]), (place + 0.12, y - 0.04), color=INKS["value"])
+        label(axis, place, 0.36, sites["mlp"].format(i=i), SMALL, family="monospace", color=INKS["query"])
+        after = x + width - 0.06
+        axis.plot([after, after], [y - 0.13, y + 0.13], color=INKS["query"], linewidth=1.5)
+        name = sites["residual"].format(i=i)
+        label(axis, after + 0.05, y + 0.3, name, SMALL, "right", family="monospace", color=INKS["query"])
+    label(axis, 0.72, 2.45, "heads", SMALL)
+    label(axis, 3.4, 3.15, "heads read from other positions, and write to their own: what each adds is a sum")
+    label(axis, 3.4, 0.1, "an MLP reads and writes at its own position alone", SMALL)
+    return axis
+
+
+def induction(tokens: Sequence[str], first: int, second: int, heads: Sequence[str]) -> Axes:
+    """Draw how two heads copy: `tokens[first]` came before and stands again at `second`, the last place.
+
+    heads: the names of the previous-token head and of the induction head.
+
+    >>> induction(["Ham", "let", "and", "Ham"], 0, 3, ["0.1", "1.2"]).texts[0].get_text()
+    'embedding'
+    """
+    n, width = len(tokens), 6.8
+    axis = canvas(width, 3.5)
+    gap = min(0.95, (width - 1.75) / n)
+    xs = [1.6 + gap * i for i in range(n)]
+    names, rows = [printable(t) for t in tokens], (0.5, 1.55, 2.75)
+    for y, text in zip(
+        rows, ("embedding", f"after head\n{heads[0]}", f"after head\n{heads[1]}"), strict=True
+    ):
+        label(axis, 0.08, y, text, SMALL, "left")
+    for i, (x, name) in enumerate(zip(xs, names, strict=True)):
+        marked = "key" if i in (first, second) else "value" if i == first + 1 else "plain"
+        box(axis, x, rows[0], name, gap - 0.12, 0.32, marked)
+        before = f"behind\n{names[i - 1]}" if i else ""
+        box(axis, x, rows[1], before, gap - 0.12, 0.44, "soft" if i != first + 1 else "key", SMALL - 1)
+        arrow(axis, (x, rows[0] + 0.18), (x, rows[1] - 0.24), color="0.75")
+        if i:
+            arrow(axis, (xs[i - 1] + 0.1, rows[0] + 0.18), (x - 0.1, rows[1] - 0.24), color=INKS["query"])
+    end = box(axis, xs[second], rows[2], f"next:\n{names[first + 1]}", gap - 0.12, 0.44, "value", SMALL)
+    arrow(axis, (xs[second], rows[1] + 0.24), end.bottom, color="0.75")
+    source = (xs[first + 1], rows[1] + 0.24)
+    arrow(axis, source, end.left, bend=-0.2, weight=2, color=INKS["value"])
+    middle = (xs[first + 1] + xs[second]) / 2 - 0.35
+    label(axis, middle, rows[2] + 0.12, f"value: it copies “{names[first + 1]}”", SMALL)
+    label(axis, xs[second] + gap / 2, 3.25, f"query: who stands behind {names[second]}?", SMALL, "right")
+    label(axis, xs[first + 1] - 0.12, 2.02, f"key: I stand behind {names[first]}", SMALL, "right")
+    return axis

@@ -1,0 +1,1 @@
+"""What happens inside a model: look, change a part, and see what follows."""

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
+from torch import Tensor
+
+from llmcourse.teach import plots
 from llmcourse.teach.diagrams.draw import INKS, SMALL, arrow, box, canvas, label
 from llmcourse.teach.plots import printable
 
@@ -87,4 +90,43 @@ def induction(tokens: Sequence[str], first: int, second: int, heads: Sequence[st
     label(axis, middle, rows[2] + 0.12, f"value: it copies “{names[first + 1]}”", SMALL)
     label(axis, xs[second] + gap / 2, 3.25, f"query: who stands behind {names[second]}?", SMALL, "right")
     label(axis, xs[first + 1] - 0.12, 2.02, f"key: I stand behind {names[first]}", SMALL, "right")
+    return axis
+
+
+def sharpness_and_cost(sharpness: Tensor, cost: Tensor, margin: Tensor, named: Sequence[tuple]) -> Axes:
+    """Draw each head (layers, heads): the mean of its largest weights, and the nats that are lost without it.
+
+    margin: half the width of the interval of each cost; named: the heads (layer, head) to write beside their points.
+    """
+    axis = plots.new_figure(height=3.3)[1]
+    looks = zip(sharpness, cost, margin, plots.COLORS, "os^D", strict=False)
+    for layer, (x, y, half, color, mark) in enumerate(looks):
+        axis.errorbar(x, y, half, color=color, marker=mark, linestyle="none", label=f"layer {layer}")
+    for at in named:
+        place = sharpness[at].item(), cost[at].item()
+        axis.annotate(f"{at[0]}.{at[1]}", place, (7, 5), textcoords="offset points", weight="bold")
+    axis.axhline(0, color="0.6", linewidth=0.8)
+    axis.set(xlabel="sharpness: mean of the largest weight of a row", ylabel="nats lost without the head")
+    axis.legend(frameon=False, loc="upper left")
+    return axis
+
+
+def lens_table(tokens: Sequence[str], words: Sequence[Sequence[str]], probability: Tensor, start: int = 0) -> Axes:
+    """Draw the likeliest next token of each layer (row) at each position (column) from `start`, shaded by its probability.
+
+    words: for each of the L + 1 layers a token for each position; probability: (L + 1, T).
+    """
+    columns = range(start, len(tokens))
+    names = ["embedding", *(f"after layer {i}" for i in range(len(words) - 1))]
+    axis = plots.new_figure(width=6.8, height=0.75 + 0.4 * len(words))[1]
+    shade = probability[:, start:].flip(0)
+    axis.imshow(shade, vmin=0, vmax=1.6, cmap="Blues", aspect="auto")  # light enough for black text
+    for row, layer in enumerate(reversed(words)):
+        for column, place in enumerate(columns):
+            axis.text(column, row, printable(layer[place]), ha="center", va="center", fontsize=7.5)
+    axis.set_yticks(range(len(words)), reversed(names), fontsize=9)
+    axis.set_xticks(range(len(columns)), [printable(tokens[i]) for i in columns], fontsize=9)
+    axis.set(xlabel="token that was read; above it, what each layer would write next")
+    axis.tick_params(length=0)
+    axis.spines[["left", "bottom"]].set_visible(False)
     return axis

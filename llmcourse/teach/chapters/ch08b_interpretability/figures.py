@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from torch import Tensor
@@ -130,3 +131,29 @@ def lens_table(tokens: Sequence[str], words: Sequence[Sequence[str]], probabilit
     axis.tick_params(length=0)
     axis.spines[["left", "bottom"]].set_visible(False)
     return axis
+
+
+def probes(scores: Mapping[tuple[str, str], Sequence]) -> np.ndarray:
+    """Draw accuracies by layer: a panel for each question, a line for each model on known and on new words.
+
+    scores: the `ProbeScores` of each layer for (question, model).
+    """
+    questions = list(dict.fromkeys(question for question, _ in scores))
+    _, axes = plots.new_figure(len(questions), width=6.8, height=3.3, sharey=True)
+    for axis, question in zip(axes, questions, strict=True):
+        curves = {}
+        for model in [model for asked, model in scores if asked == question]:
+            rows = scores[question, model]
+            curves[f"{model}, known words"] = range(len(rows)), [row.known for row in rows]
+            curves[f"{model}, new words"] = range(len(rows)), [row.new for row in rows]
+        curves["control task"] = range(len(rows)), [row.control for row in scores[question, model]]
+        plots.lines(curves, "", "", question, axis, marker=".", markersize=6)
+        axis.title.set_fontsize(10)
+        names = ["emb."] + [f"{i}" for i in range(len(rows) - 1)]
+        axis.set_xticks(range(len(rows)), names)
+        axis.set(xlabel="after layer")
+        axis.get_legend().remove()
+    axes[0].set(ylabel="accuracy of the probe", ylim=(0.4, 1.02))
+    handles = axes[0].get_legend_handles_labels()
+    axes[0].figure.legend(*handles, frameon=False, fontsize=8, ncols=3, loc="outside lower center")
+    return axes

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-
 from torch import Tensor
 
 from llmcourse.teach import plots
 from llmcourse.teach.diagrams.draw import INKS, SMALL, arrow, box, canvas, label
-from llmcourse.teach.plots import printable
+from llmcourse.teach.plots import COLORS, printable
 
 
 def residual_stream(sites: Mapping[str, str], n_layers: int = 2, n_heads: int = 3) -> Axes:
@@ -112,7 +111,9 @@ def sharpness_and_cost(sharpness: Tensor, cost: Tensor, margin: Tensor, named: S
     return axis
 
 
-def lens_table(tokens: Sequence[str], words: Sequence[Sequence[str]], probability: Tensor, start: int = 0) -> Axes:
+def lens_table(
+    tokens: Sequence[str], words: Sequence[Sequence[str]], probability: Tensor, start: int = 0
+) -> Axes:
     """Draw the likeliest next token of each layer (row) at each position (column) from `start`, shaded by its probability.
 
     words: for each of the L + 1 layers a token for each position; probability: (L + 1, T).
@@ -157,3 +158,36 @@ def probes(scores: Mapping[tuple[str, str], Sequence]) -> np.ndarray:
     handles = axes[0].get_legend_handles_labels()
     axes[0].figure.legend(*handles, frameon=False, fontsize=8, ncols=3, loc="outside lower center")
     return axes
+
+
+def head_grid(values: Tensor, title: str, axis: Axes | None = None) -> Axes:
+    """Draw a number for each head (layers, heads), shaded by its size."""
+    axis = plots.new_figure(width=4.6, height=0.9 + 0.5 * len(values))[1] if axis is None else axis
+    axis.imshow(values.abs(), vmin=0, vmax=1.6, cmap="Blues", aspect="auto")
+    for (layer, head), value in np.ndenumerate(values.numpy()):
+        axis.text(head, layer, f"{value:.2f}", ha="center", va="center", fontsize=9)
+    axis.set_xticks(range(values.shape[1]))
+    axis.set_yticks(range(values.shape[0]))
+    axis.set(xlabel="head", ylabel="layer", title=title)
+    axis.tick_params(length=0)
+    return axis
+
+
+def method_scores(scores: Mapping[str, object]) -> Axes:
+    """Draw for each method how many heads it named rightly, how many it missed, and how many were false alarms."""
+    axis = plots.new_figure(height=0.9 + 0.45 * len(scores))[1]
+    names = list(scores)
+    right, missed, false = (
+        [getattr(s, kind) for s in scores.values()] for kind in ("right", "missed", "false")
+    )
+    axis.barh(names, right, color=COLORS[0], label="right")
+    axis.barh(names, missed, left=right, color="white", edgecolor=COLORS[0], label="missed")
+    axis.barh(
+        names, [-x for x in false], color=COLORS[1], hatch="//", edgecolor="white", label="false alarms"
+    )
+    axis.axvline(0, color="0.2", linewidth=0.8)
+    axis.invert_yaxis()
+    axis.xaxis.set_major_formatter(lambda x, _: f"{abs(x):.0f}")
+    axis.set(xlabel="heads", title="Heads named, over all planted circuits")
+    axis.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.28))
+    return axis

@@ -6,7 +6,7 @@ texts, decides what can be found.
 Dimensions: B texts, T time, V vocabulary, L layers, H heads, D head width.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import combinations
 
 import torch
@@ -14,34 +14,20 @@ from torch import Tensor
 
 from llmcourse.interpret.ablation import by_layer, head_means, replace_heads
 from llmcourse.interpret.hooks import hooked, record
+from llmcourse.interpret.patching import Metric
 from llmcourse.model import GPT
 from llmcourse.runtime import evaluating
 from llmcourse.support.inputs import number
 
 Place = tuple[int, int]  # (layer, head)
-Metric = Callable[[Tensor], Tensor]  # logits (B, T, V) -> (B,): larger where the clean text's answer wins
 KINDS = ("corrupt", "restore", "mean", "zero")
 THRESHOLD = 0.1  # a head counts that carries a tenth of the difference
-
-
-def logit_difference(answer: Tensor, other_answer: Tensor) -> Metric:
-    """Return the metric logit(answer) - logit(other answer) after the last token; both are ids (B,).
-
-    >>> logit_difference(torch.tensor([1]), torch.tensor([0]))(torch.tensor([[[2.0, 5.0]]]))
-    tensor([3.])
-    """
-
-    def metric(logits: Tensor) -> Tensor:
-        last = logits[:, -1]  # (B, V)
-        return (last.gather(1, answer[:, None]) - last.gather(1, other_answer[:, None]))[:, 0]
-
-    return metric
 
 
 class Exchange:
     """Runs a model on clean texts and their corrupted twins (B, T) with the outputs of some heads exchanged.
 
-    `clean_score` and `corrupted_score` are the mean metric of both runs. `kind` says what is put where:
+    `clean_score` and `corrupted_score` are the metric of both runs. `kind` says what is put where:
     "corrupt" runs the clean texts, and heads get their output of the corrupted run; "restore" runs the
     corrupted texts, and heads get that of the clean run; "mean" and "zero" run the clean texts, and heads
     get the mean over all texts at each position, or zeros. Raises ValueError for another kind, for texts
@@ -80,13 +66,13 @@ class Exchange:
 
     @torch.no_grad()
     def run(self, token_ids: Tensor, heads: Iterable[Place] = ()) -> float:
-        """Return the mean metric on the texts, with `heads` exchanged."""
+        """Return the metric on the texts, with `heads` exchanged."""
         edits = {
             f"blocks.{layer}.attention.heads": replace_heads(some, self.values[layer])
             for layer, some in by_layer(heads).items()
         }
         with hooked(self.model, edits), evaluating(self.model):
-            return self.metric(self.model(token_ids)).mean(dtype=torch.float64).item()
+            return float(self.metric(self.model(token_ids)))
 
     def effect(self, *heads: Place) -> float:
         """Return the share of the difference between both runs that exchanging `heads` moves: 1 is all of it."""
@@ -121,15 +107,14 @@ def find_circuit(
 ) -> set[Place]:
     """Return the heads that move at least `threshold` of the difference when one at a time is exchanged.
 
-    Copies of a head cover for each other: without one of them nothing changes. With `pairs`, two heads
-    that move by `threshold` more together than the sum of both alone are in the circuit as well. Choose the
-    threshold before you look. Raises ValueError as `Exchange`, and for a threshold outside 0 to 1.
+    Where heads are taken away ("mean", "zero"), copies of a head cover for each other: without one of them
+    nothing changes. With `pairs`, two heads that move by `threshold` more together than the sum of both alone
+    are in the circuit as well. Choose the threshold before you look. Raises ValueError as `Exchange`, and for a threshold outside 0 to 1.
 
     >>> from llmcourse.interpret.planted import plant
     >>> planted = plant("induction", seed=1)
     >>> texts = planted.texts()
-    >>> metric = logit_difference(texts.answer, texts.other_answer)
-    >>> find_circuit(planted.model, texts.clean, texts.corrupted, metric) == planted.heads
+    >>> find_circuit(planted.model, texts.clean, texts.corrupted, texts.metric) == planted.heads
     True
 
     Source: activation patching, Vig et al. 2020, arXiv:2004.12265; Wang et al. 2022, arXiv:2211.00593.

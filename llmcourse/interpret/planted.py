@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from llmcourse.config import ModelConfig
-from llmcourse.interpret.planted_tasks import LENGTH, TASKS, VOCABULARY, Head, Pairs, Stream
+from llmcourse.interpret.planted_tasks import TASKS, Head, Stream
+from llmcourse.interpret.planted_texts import LENGTH, VOCABULARY, Pairs
 from llmcourse.model import GPT
 from llmcourse.support.inputs import whole
 
@@ -75,9 +76,9 @@ def plant(task: str, seed: int = 0, copies: int = 1) -> Planted:
 
 
 def _copied(wired: list[Head], copies: int) -> list[Head]:
-    """Return the heads with the last one `copies` times, each writing four times as much."""
+    """Return the heads with the last one `copies` times, each writing eight times as much."""
     last = wired[-1]
-    moves = [(read, write, 4 * strength) for read, write, strength in last.moves]
+    moves = [(read, write, 8 * strength) for read, write, strength in last.moves]
     return [*wired[:-1], *[Head(last.role, last.depth, moves, last.matches)] * copies]
 
 

@@ -1,33 +1,52 @@
-"""Ways to name the heads of a planted circuit, scored against the truth: chapter 8b's table.
+"""Ways to name the heads of a planted circuit, and what is stored of their scores: chapter 8b.
 
 Dimensions: B texts, T time, L layers, H heads.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 
-from llmcourse.interpret.circuits import compare_circuits, faithfulness, find_circuit, logit_difference
-from llmcourse.interpret.planted import Planted, plant
+from llmcourse.data.manifest import course_data
+from llmcourse.interpret.circuits import compare_circuits
+from llmcourse.interpret.planted import Planted
 
-METHODS = ("patching", "mean ablation", "zero ablation", "sharpest maps")
+FAITHFUL = 0.95  # the share of the metric that a circuit must keep
+NAMES = {  # of the methods in data/circuits/found.csv
+    "restore": "patching",
+    "mean": "mean ablation",
+    "zero": "zero ablation",
+    "attention": "attention maps",
+    "direct effect": "direct effect",
+    "random heads": "random heads",
+}
 
 
 @dataclass
 class Score:
-    """What a method got over many circuits: heads that were right, missed or false, and faithfulness of each circuit."""
+    """What a method got over `circuits` models: heads right, missed and false; `faithful` counts circuits."""
 
+    circuits: int = 0
     right: int = 0
     missed: int = 0
     false: int = 0
-    whole: int = 0  # circuits with no head missed and none false
-    faithful: list[float] = field(default_factory=list)
+    faithful: int = 0
+
+    def add(self, counts: dict[str, int], faithful: float) -> None:
+        """Add one circuit: the `counts` of `compare_circuits`, and the share of the metric that the heads keep."""
+        self.circuits += 1
+        self.right += counts["right"]
+        self.missed += counts["missed"]
+        self.false += counts["false"]
+        self.faithful += faithful >= FAITHFUL
 
 
 def sharpest_maps(planted: Planted, token_ids, n: int) -> set[tuple[int, int]]:
     """Return the `n` heads (layer, head) whose last query, where the answer is written, looks hardest at one place.
 
+    >>> from llmcourse.interpret.planted import plant
     >>> planted = plant("previous token")
     >>> len(sharpest_maps(planted, planted.texts(4).clean, n=2))
     2
@@ -37,26 +56,29 @@ def sharpest_maps(planted: Planted, token_ids, n: int) -> set[tuple[int, int]]:
     return {divmod(i, sharpness.shape[1]) for i in sharpness.flatten().topk(n).indices.tolist()}
 
 
-def name_heads(method: str, planted: Planted, texts) -> set[tuple[int, int]]:
-    """Return the heads that `method`, one of METHODS, names; maps alone are told how many there are."""
-    if method == "sharpest maps":
-        return sharpest_maps(planted, texts.clean, len(planted.heads))
-    kind = {"patching": "corrupt", "mean ablation": "mean", "zero ablation": "zero"}[method]
-    metric = logit_difference(texts.answer, texts.other_answer)
-    return find_circuit(planted.model, texts.clean, texts.corrupted, metric, kind=kind)
+def total(rows: Iterable[dict], by: str = "method") -> dict[str, Score]:
+    """Return the `Score` of each value of the column `by`, over all rows.
 
-
-def score_methods(tasks: Sequence[str], seeds: Sequence[int], n_texts: int = 30, methods=METHODS) -> dict:
-    """Return the `Score` of each method over the circuits of all tasks and seeds."""
-    scores = {method: Score() for method in methods}
-    for planted in (plant(task, seed) for task in tasks for seed in seeds):
-        texts = planted.texts(n_texts)
-        metric = logit_difference(texts.answer, texts.other_answer)
-        for method, score in scores.items():
-            found = name_heads(method, planted, texts)
-            counts = compare_circuits(found, planted.heads)
-            for name, count in counts.items():
-                setattr(score, name, getattr(score, name) + count)
-            score.whole += found == planted.heads
-            score.faithful.append(faithfulness(planted.model, texts.clean, texts.corrupted, metric, found))
+    >>> total([{"method": "corrupt", "right": "2", "missed": "0", "false": "1", "faithful": "0.99"}])["corrupt"]
+    Score(circuits=1, right=2, missed=0, false=1, faithful=1)
+    """
+    scores: dict[str, Score] = {}
+    for row in rows:
+        counts = {name: int(row[name]) for name in ("right", "missed", "false")}
+        scores.setdefault(row[by], Score()).add(counts, float(row["faithful"]))
     return scores
+
+
+def stored(name: str) -> list[dict]:
+    """Return the rows of data/circuits/`name`.csv, made by `tools/measure_circuits.py`."""
+    path = course_data() / "circuits" / f"{name}.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def score(planted: Iterable[tuple[Planted, set, float]]) -> Score:
+    """Return the score of what a method found: (planted model, heads, faithfulness) for each model."""
+    found = Score()
+    for model, heads, faithful in planted:
+        found.add(compare_circuits(heads, model.heads), faithful)
+    return found

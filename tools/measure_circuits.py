@@ -37,7 +37,7 @@ TEXTS, LOOKS = (
 )  # texts for a method; the attention score from which a head is called by a pattern's name
 COLUMNS = ("task", "seed", "method", "true", "found", "right", "missed", "false", "faithful", "faithful_mean")
 COPIES = ("task", "seed", "copies", *COLUMNS[2:])
-TRAINED = ("task", "seed", "heads", "accuracy", "one_less", *COLUMNS[4:])
+TRAINED = ("task", "seed", "heads", "accuracy", "one_less", "method", *COLUMNS[4:])
 HEADS = {"previous token": [(0, 1)], "duplicate token": [(1, 2)], "induction": [(0, 1), (1, 2)]}
 STEPS = {"previous token": 300, "duplicate token": 600, "induction": 1500}
 

@@ -50,7 +50,7 @@ def repeated_rows(
 class RepeatedBatches(EndlessBatches):
     """Endless batches of (inputs, targets), each (B, T), of `repeated_rows`; with `text`, half of it.
 
-    A row repeats after a quarter to a half of its length. `text` is a `TokenBatches` of B/2 rows a batch. Batch number
+    A row repeats itself after an eighth to a half of its length: it is the short rows that are learned first. `text` is a `TokenBatches` of B/2 rows a batch. Batch number
     `position` depends on the seed and on nothing else.
 
     >>> inputs, targets = next(RepeatedBatches(range(8), batch_size=2, context_length=16))
@@ -80,7 +80,7 @@ class RepeatedBatches(EndlessBatches):
     def __next__(self) -> Batch:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.position)
         T, n = self.context_length, self.batch_size // (1 if self.text is None else 2)
-        rows = repeated_rows(self.symbols, n, T + 1, generator, (T // 4, T // 2))
+        rows = repeated_rows(self.symbols, n, T + 1, generator, (max(1, T // 8), T // 2))
         inputs, targets = rows[:, :-1], rows[:, 1:]
         if self.text is not None:
             self.text.position = self.position
@@ -139,15 +139,6 @@ def load_induction_run() -> tuple[dict[int, GPT], str]:
             model.load_state_dict(state)
             models[step] = model.eval()
     return models, about["alphabet"]
-
-
-def letters(alphabet: str) -> list[int]:
-    """Return the ids of the small letters a to z in an alphabet.
-
-    >>> letters(" ab")
-    [1, 2]
-    """
-    return [i for i, character in enumerate(alphabet) if "a" <= character <= "z"]
 
 
 def rank_heads(scores: Tensor, at_least: float) -> list[tuple[int, int]]:

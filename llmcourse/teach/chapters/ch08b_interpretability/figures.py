@@ -191,3 +191,21 @@ def method_scores(scores: Mapping[str, object]) -> Axes:
     axis.set(xlabel="heads", title="Heads named, over all planted circuits")
     axis.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.28))
     return axis
+
+
+def word_scores(tokens: Sequence[str], scores: Mapping[str, Tensor]) -> np.ndarray:
+    """Draw a bar for each token (T,) of a text, a row of bars for each method; the largest is marked."""
+    _, axes = plots.plt.subplots(
+        len(scores), 1, figsize=(6.8, 0.9 + 0.95 * len(scores)), layout="constrained", sharex=True
+    )
+    for axis, (name, values) in zip(axes, scores.items(), strict=True):
+        best = int(values.argmax())
+        shades = [COLORS[1] if i == best else "0.6" for i in range(len(values))]
+        axis.bar(range(len(values)), values.tolist(), color=shades)
+        axis.axhline(0, color="0.2", linewidth=0.8)
+        axis.set_title(f"{name}: largest at {printable(tokens[best])}", fontsize=9, loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_ylabel("logit", fontsize=8)
+        axis.tick_params(labelsize=8)
+    axes[-1].set_xticks(range(len(tokens)), [printable(t) for t in tokens], rotation=90, fontsize=8)
+    return axes

@@ -9,46 +9,58 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from llmcourse.data.manifest import course_data
-from llmcourse.model import GPT, ModelConfig
+from llmcourse.model import GPT
+from llmcourse.packed import Packed, Scheme
+from llmcourse.packed_model import make_room, packed_schemes
 from llmcourse.support.files import atomic_write
 from llmcourse.tokenizer import BPETokenizer
-from llmcourse.weights import config_and_state, load_state, rounded
+from llmcourse.weights import config_and_state, load_state, rounded, unwrap
 
 
 def save_model(folder: str | Path, model: GPT, tokenizer: BPETokenizer, dtype=torch.float16) -> None:
     """Write model.safetensors (in `dtype`), config.json and tokenizer.json into `folder`.
 
     The model may have more rows than the tokenizer has tokens, as when a vocabulary is padded to a
-    round number. Raises ValueError, before anything is written, for what would not come back: fewer
-    rows than tokens, adapters, weights of four bits, weights that `dtype` cannot hold.
+    round number. Packed weights are written as they are, and config.json names their schemes. Raises
+    ValueError, before anything is written, for what would not come back: fewer rows than tokens,
+    adapters, weights of `QuantizedLinear`, weights that `dtype` cannot hold.
     """
-    config, state = config_and_state(model)
+    config, state = config_and_state(model, packed=True)
+    schemes = packed_schemes(unwrap(model))
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
             f"the tokenizer has {tokenizer.vocab_size} tokens and the model {config.vocab_size}: they do "
             "not belong together, take both from one run"
         )
     if config.tied_embeddings:
-        del state["unembedding.weight"]
-    state = {name: rounded(name, tensor, dtype) for name, tensor in state.items()}
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("unembedding.")}
+    exact = {f"{name}.{part}" for name in schemes for part in Packed.PARTS}
+    state = {
+        name: tensor.cpu().contiguous() if name in exact else rounded(name, tensor, dtype)
+        for name, tensor in state.items()
+    }
+    content = asdict(config)
+    if schemes:
+        content["packed"] = {name: asdict(scheme) for name, scheme in schemes.items()}
     with (
         atomic_write(Path(folder) / "model.safetensors") as weights,
         atomic_write(Path(folder) / "config.json") as configuration,
         atomic_write(Path(folder) / "tokenizer.json") as tokens,
     ):
         save_file(state, weights, {"tokens": str(tokenizer.vocab_size)})
-        configuration.write_text(json.dumps(asdict(config), indent=1) + "\n", encoding="utf-8")
+        configuration.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         tokenizer.save(tokens)
 
 
 def load_model(folder: str | Path, kind: type[GPT] = GPT) -> tuple[GPT, BPETokenizer]:
     """Return the model, in float32 and ready to evaluate, and its tokenizer from `folder`.
 
-    `kind` is the class of the model that was saved, such as `tune.techniques.TechniqueGPT`. Raises FileNotFoundError when a file is missing, ValueError when one is damaged or of another
-    program, or when they do not belong together.
+    Packed layers stay packed, and frozen. `kind` is the class of the model that was saved, such as
+    `tune.techniques.TechniqueGPT`. Raises FileNotFoundError when a file is missing, ValueError when
+    one is damaged or of another program, or when they do not belong together.
     """
     folder = Path(folder)
-    model = kind(_read_config(folder, kind.config_type))
+    model = _empty_model(folder, kind)
     tokenizer = BPETokenizer.load(folder / "tokenizer.json")
     path = folder / "model.safetensors"
     try:
@@ -64,13 +76,15 @@ def load_model(folder: str | Path, kind: type[GPT] = GPT) -> tuple[GPT, BPEToken
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens and the model {tokens}; they do "
             "not belong together, take both from one run"
         )
-    if model.config.tied_embeddings and "token_embedding.weight" in state:
-        state.setdefault("unembedding.weight", state["token_embedding.weight"])
+    if model.config.tied_embeddings:
+        for name in [name for name in state if name.startswith("token_embedding.")]:
+            state.setdefault(name.replace("token_embedding", "unembedding"), state[name])
     load_state(model, state, path)
     return model.eval(), tokenizer
 
 
-def _read_config(folder: Path, config_type: type[ModelConfig]) -> ModelConfig:
+def _empty_model(folder: Path, kind: type[GPT]) -> GPT:
+    """Return the model that config.json describes, without its weights."""
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no config.json: it is not a folder of save_model")
@@ -80,12 +94,16 @@ def _read_config(folder: Path, config_type: type[ModelConfig]) -> ModelConfig:
             raise ValueError(
                 f"this is a model of transformers, read it with from_transformers({str(folder)!r})"
             )
-        if unknown := content.keys() - {field.name for field in fields(config_type)}:
+        schemes = {name: Scheme(**scheme) for name, scheme in content.get("packed", {}).items()}
+        content.pop("packed", None)
+        if unknown := content.keys() - {field.name for field in fields(kind.config_type)}:
             raise ValueError(
-                f"{sorted(unknown)} are no fields of {config_type.__name__} in this version of llmcourse; a model "
-                "of another class is loaded with kind=, as load_model(folder, TechniqueGPT)"
+                f"{sorted(unknown)} are no fields of {kind.config_type.__name__} in this version of llmcourse; a "
+                "model of another class is loaded with kind=, as load_model(folder, TechniqueGPT)"
             )
-        return config_type(**content)
+        model = kind(kind.config_type(**content))
+        make_room(model, schemes)
+        return model.requires_grad_(not schemes)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no configuration of save_model: {error}") from error
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
+from llmcourse.packed_model import are_tied, make_room, packed_schemes
+
 FOR_TRAINING = ("training", "p", "dropout", "inplace")  # fields that say nothing about a trained model
 LOST = 0.01  # a tensor that changes by this share when it is rounded is no longer the same
 
@@ -69,8 +71,10 @@ def _described(model: nn.Module) -> dict:
     return told
 
 
-def config_and_state(model: nn.Module) -> tuple:
+def config_and_state(model: nn.Module, packed: bool = False) -> tuple:
     """Return (configuration, state): `GPT(configuration)` with that state is the same model.
+
+    With `packed`, the state may be that of a packed model: so it is after `packed_model.make_room`.
 
     The configuration says whether the two ends are one tensor now, whatever they were when the model
     was built. Raises ValueError where a configuration cannot say what the model is: adapters that
@@ -87,15 +91,25 @@ def config_and_state(model: nn.Module) -> tuple:
             f"{parts['A']} has an adapter: merge_lora makes it part of the weights, save_adapters writes "
             "it to a file of its own"
         )
-    if "codes" in parts:
+    if "levels" in parts:
         raise ValueError(
-            f"{parts['codes']} has weights of four bits: save_checkpoint keeps them as they are; or save "
+            f"{parts['levels']} has weights of four bits: save_checkpoint keeps them as they are; or save "
             "the model from before quantize_linears, in float32: quantized again, it is the same"
+        )
+    schemes = packed_schemes(model)
+    if schemes and not packed:
+        raise ValueError(
+            f"{next(iter(schemes))} is packed ({next(iter(schemes.values()))}): save_model keeps it; for "
+            "anything else take the model of floats, or unpack_model(model), which has the same numbers"
         )
     with _NoValues():
         fresh = type(model)(model.config)
+        make_room(fresh, schemes)
     wanted, found, tables = _described(fresh), _described(model), dict(model.named_buffers())
+    kept = fresh.state_dict()
     for name, table in fresh.named_buffers():  # sines and cosines of positions, which no state holds
+        if name in kept:
+            continue
         mine = tables[name].float().cpu() if name in tables else torch.empty(0)
         if mine.shape != table.shape or not torch.allclose(mine, table, rtol=0, atol=LOST):
             wanted[name], found[name] = "one of its fields", "another table"
@@ -106,8 +120,7 @@ def config_and_state(model: nn.Module) -> tuple:
             f"({len(different)} such parts): build a model with the configuration that it has now, and give "
             "it these weights"
         )
-    tied = model.unembedding.weight is model.token_embedding.weight
-    return replace(model.config, tied_embeddings=tied), state
+    return replace(model.config, tied_embeddings=are_tied(model)), state
 
 
 def rounded(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

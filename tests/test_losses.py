@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from llmcourse import losses
+from llmcourse.compress.distill import distillation_loss
 from llmcourse.data.batches import IGNORE, LabelledBatches, TokenBatches, to_device
 from llmcourse.data.pairs import PairBatches, pair_batch
 from llmcourse.encoder_decoder import EncoderDecoder
@@ -204,6 +205,7 @@ KINDS = {
     "smoothed": (gpt, token_batches, smoothed_next_token_loss(0.2), pairs),
     "regression": (net, drawn(points), squared_error, points),
     "distillation": (gpt, token_batches, distillation, pairs),
+    "soft targets": (gpt, token_batches, distillation_loss(TEACHER, share=0.2), pairs),
     "two models": (two, token_batches, mutual, pairs),
     "auxiliary term": (gpt, token_batches, with_z_loss, pairs),
     "classification": (classifier, labelled_batches, classification_loss, labelled),

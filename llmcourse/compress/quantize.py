@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmcourse.packed import StoredWeight
+
 BLOCK, SCALE_BLOCK = 64, 256  # weights that share a scale; scales that share a scale
 
 
@@ -126,7 +128,7 @@ def dequantize(quantized: Quantized) -> Tensor:
     return blocks.view(q.shape)
 
 
-class QuantizedLinear(nn.Module):
+class QuantizedLinear(StoredWeight):
     """A frozen linear layer whose weight is stored in 4 bits and unpacked for each use.
 
     All that unpacks it is in the state dict, and stays in float32 when the model is narrowed with
@@ -156,27 +158,6 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
         return F.linear(x, self.weight.to(x.dtype), self.bias)
-
-    def _apply(self, fn, recurse=True):
-        """Take the parts along to another device, never to another dtype."""
-        exact = {name: getattr(self, name) for name in self.PARTS}
-        super()._apply(fn, recurse)
-        for name, part in exact.items():
-            if part is not None:
-                setattr(self, name, part.to(getattr(self, name).device))
-        return self
-
-    def _load_from_state_dict(self, state, prefix, meta, strict, missing, unexpected, errors):
-        """Refuse a state of other parts: torch would cast scales of 32 bits to the 8 bits of this layer."""
-        for name in self.PARTS if f"{prefix}codes" in state else ():
-            parts = state.get(prefix + name), getattr(self, name)
-            there, here = ("not there" if part is None else str(part.dtype) for part in parts)
-            if there != here:
-                errors.append(
-                    f"{prefix}{name} is {there} in the state and {here} in the model: quantized with other "
-                    "options, or by a version that left it out; quantize the original weights again"
-                )
-        super()._load_from_state_dict(state, prefix, meta, strict, missing, unexpected, errors)
 
 
 def quantize_linears(model: nn.Module, **options) -> nn.Module:

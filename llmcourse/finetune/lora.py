@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llmcourse.model import GPT
+from llmcourse.packed_model import are_tied
 from llmcourse.support.files import atomic_write
 from llmcourse.weights import plain_name, unwrap
 
@@ -143,8 +144,7 @@ def merge_lora(model: GPT) -> GPT:
         if not isinstance(layer.base.weight, nn.Parameter):  # quantized, and unpacked in float32
             linear.to(inner.token_embedding.weight.dtype)
         _replace(inner, name, linear)
-    tied = inner.unembedding.weight is inner.token_embedding.weight
-    inner.config = replace(inner.config, tied_embeddings=tied)
+    inner.config = replace(inner.config, tied_embeddings=are_tied(inner))
     return model.requires_grad_(True)
 
 

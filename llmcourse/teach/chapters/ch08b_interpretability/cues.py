@@ -40,10 +40,10 @@ def gradient_times_input(classifier: GPTClassifier, token_ids: Sequence[int], ta
 
 
 def hits(scores: Sequence[Tensor], places: Sequence[int]) -> float:
-    """Return the share of texts in which the token at its place has the largest of the scores (T,).
+    """Return the share of texts in which the token at its place has the largest of the scores (T,), of either sign.
 
-    >>> hits([torch.tensor([0.1, 0.5]), torch.tensor([0.3, 0.2])], [1, 1])
+    >>> hits([torch.tensor([0.1, -0.5]), torch.tensor([0.3, 0.2])], [1, 1])
     0.5
     """
-    right = [int(row.argmax()) == place for row, place in zip(scores, places, strict=True)]
+    right = [int(row.abs().argmax()) == place for row, place in zip(scores, places, strict=True)]
     return sum(right) / len(right)

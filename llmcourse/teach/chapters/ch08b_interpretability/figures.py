@@ -209,3 +209,33 @@ def word_scores(tokens: Sequence[str], scores: Mapping[str, Tensor]) -> np.ndarr
         axis.tick_params(labelsize=8)
     axes[-1].set_xticks(range(len(tokens)), [printable(t) for t in tokens], rotation=90, fontsize=8)
     return axes
+
+
+def emergence(rows: Sequence[Mapping[str, str]]) -> np.ndarray:
+    """Draw the rows of data/induction/runs.csv: losses of the first seed, and the best induction score of each seed."""
+    _, axes = plots.new_figure(2, width=6.8, height=3.2)
+    seeds = sorted({row["seed"] for row in rows})
+    named = {"text": "text_loss", "random letters, second time": "second_time"}
+    first = [row for row in rows if row["seed"] == seeds[0] and row["step"] != "0"]
+    steps = [int(row["step"]) for row in first]
+    curves = {name: (steps, [float(row[column]) for row in first]) for name, column in named.items()}
+    plots.lines(curves, "step", "nats per character", f"Losses of seed {seeds[0]}", axes[0])
+    scores = {}
+    for seed in seeds:
+        some = [row for row in rows if row["seed"] == seed]
+        scores[f"seed {seed}"] = [int(r["step"]) for r in some], [float(r["induction_score"]) for r in some]
+    plots.lines(scores, "step", "best induction score of a head", "Induction heads form", axes[1])
+    axes[1].set(ylim=(0, 1))
+    return axes
+
+
+def named_units(named: Mapping[str, int], looked_at: Mapping[str, int]) -> Axes:
+    """Draw for each kind of unit how many have a name that holds on another text, of those that were looked at."""
+    axis = plots.new_figure(height=0.9 + 0.4 * len(named))[1]
+    axis.barh(list(looked_at), list(looked_at.values()), color="0.88", label="active on both texts")
+    drawn = axis.barh(list(named), list(named.values()), color=COLORS[0], label="of these named")
+    axis.bar_label(drawn, padding=3)
+    axis.invert_yaxis()
+    axis.set(xlabel="units")
+    axis.legend(frameon=False, loc="lower right")
+    return axis

@@ -1,15 +1,13 @@
-"""Ways to name the heads of a planted circuit, and what is stored of their scores: chapter 8b.
+"""Ways to name the heads of a planted circuit, and how their scores are counted: chapter 8b.
 
 Dimensions: B texts, T time, L layers, H heads.
 """
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
-from llmcourse.data.manifest import course_data
 from llmcourse.interpret.circuits import compare_circuits
 from llmcourse.interpret.planted import Planted
 
@@ -67,13 +65,6 @@ def total(rows: Iterable[dict], by: str = "method") -> dict[str, Score]:
         counts = {name: int(row[name]) for name in ("right", "missed", "false")}
         scores.setdefault(row[by], Score()).add(counts, float(row["faithful"]))
     return scores
-
-
-def stored(name: str) -> list[dict]:
-    """Return the rows of data/circuits/`name`.csv, made by `tools/measure_circuits.py`."""
-    path = course_data() / "circuits" / f"{name}.csv"
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def score(planted: Iterable[tuple[Planted, set, float]]) -> Score:

@@ -4,7 +4,7 @@
 
 Half of each batch is text of the plays in characters, half are random characters that repeat themselves. Seed 1
 keeps checkpoints along the run. Then heads are taken away, those that look like induction, those that look at the
-previous token, and as many random ones. A seed that is stored is not repeated. One thread; about a minute of
+previous token, and as many others. A seed that is stored is not repeated. One thread; about a minute of
 processor time a seed.
 """
 
@@ -29,7 +29,7 @@ from llmcourse.interpret.induction import (
     RepeatedBatches,
     best_heads,
     copying_losses,
-    draw_heads,
+    other_sets,
     rank_heads,
     small_model,
 )
@@ -42,7 +42,6 @@ FOLDER = Path(__file__).resolve().parents[1] / "data" / "induction"
 T, BATCH, STEPS, EVERY = 64, 32, 1200, 50
 KEPT = (*range(50, 801, 50), 1000, STEPS)  # checkpoints of seed 1
 SURE = 0.3  # a head with this score is called by the pattern's name
-DRAWS = 5  # of random heads
 CURVES = ("seed", "step", "text_loss", "first_time", "second_time", "text_first_time", "text_second_time")
 CURVES += ("induction_score", "induction_head", "previous_score", "previous_head")
 REMOVED = ("seed", "removed", "by", "heads", "second_time", "text_second_time", "text_loss")
@@ -99,13 +98,10 @@ def remove(seed: int, model, measure: Measures) -> list[dict]:
     scores, means = head_scores(model, measure.random.repeat(1, 2)), head_means(model, texts)
     chosen = {"none": []} | {name: rank_heads(scores[name], SURE) for name in ("induction", "previous token")}
     named = {head for heads in chosen.values() for head in heads}
-    others, generator = (
-        [head for head in all_heads(model) if head not in named],
-        torch.Generator().manual_seed(seed),
-    )
-    sets = [(name, heads) for name, heads in chosen.items()]
+    others = [head for head in all_heads(model) if head not in named]
+    sets = list(chosen.items())
     for n in sorted({len(heads) for heads in chosen.values() if heads}):
-        sets += [(f"random {n}", heads) for heads in draw_heads(others, n, DRAWS, generator)]
+        sets += [(f"{n} others", heads) for heads in other_sets(others, n, seed=seed)]
     rows = []
     for name, heads in sets:
         for by in ("mean", "zero"):

@@ -5,6 +5,7 @@ Dimensions: B rows, T time, V vocabulary, C width, H heads.
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 import torch
 from safetensors import safe_open
@@ -152,12 +153,14 @@ def rank_heads(scores: Tensor, at_least: float) -> list[tuple[int, int]]:
     return [divmod(i, H) for i in order if scores.flatten()[i] >= at_least]
 
 
-def draw_heads(
-    places: Iterable[tuple[int, int]], n: int, draws: int, generator: torch.Generator
-) -> list[list[tuple[int, int]]]:
-    """Return `draws` lists of `n` random heads out of `places`: what removing chosen ones is compared with."""
-    places = list(places)
-    return [
-        [places[i] for i in torch.randperm(len(places), generator=generator)[:n].tolist()]
-        for _ in range(draws)
-    ]
+def other_sets(
+    places: Iterable[tuple[int, int]], n: int, most: int = 10, seed: int = 0
+) -> list[tuple[tuple[int, int], ...]]:
+    """Return all sets of `n` of the heads `places`, or `most` random ones of them: what removing chosen heads is compared with.
+
+    >>> other_sets([(0, 0), (0, 1), (1, 0)], 2)
+    [((0, 0), (0, 1)), ((0, 0), (1, 0)), ((0, 1), (1, 0))]
+    """
+    sets = list(combinations(sorted(places), n))
+    order = torch.randperm(len(sets), generator=torch.Generator().manual_seed(seed))
+    return [sets[i] for i in order[:most].sort().values.tolist()]

@@ -121,7 +121,7 @@ def lens_table(
     columns = range(start, len(tokens))
     names = ["embedding", *(f"after layer {i}" for i in range(len(words) - 1))]
     axis = plots.new_figure(width=6.8, height=0.75 + 0.4 * len(words))[1]
-    shade = probability[:, start:].flip(0)
+    shade = probability[:, start:].flip(0).numpy()
     axis.imshow(shade, vmin=0, vmax=1.6, cmap="Blues", aspect="auto")  # light enough for black text
     for row, layer in enumerate(reversed(words)):
         for column, place in enumerate(columns):
@@ -147,7 +147,8 @@ def probes(scores: Mapping[tuple[str, str], Sequence]) -> np.ndarray:
             rows = scores[question, model]
             curves[f"{model}, known words"] = range(len(rows)), [row.known for row in rows]
             curves[f"{model}, new words"] = range(len(rows)), [row.new for row in rows]
-        curves["control task"] = range(len(rows)), [row.control for row in scores[question, model]]
+        first = next(rows for (asked, _), rows in scores.items() if asked == question)
+        curves["control task"] = range(len(first)), [row.control for row in first]
         plots.lines(curves, "", "", question, axis, marker=".", markersize=6)
         axis.title.set_fontsize(10)
         names = ["emb."] + [f"{i}" for i in range(len(rows) - 1)]
@@ -163,7 +164,7 @@ def probes(scores: Mapping[tuple[str, str], Sequence]) -> np.ndarray:
 def head_grid(values: Tensor, title: str, axis: Axes | None = None) -> Axes:
     """Draw a number for each head (layers, heads), shaded by its size."""
     axis = plots.new_figure(width=4.6, height=0.9 + 0.5 * len(values))[1] if axis is None else axis
-    axis.imshow(values.abs(), vmin=0, vmax=1.6, cmap="Blues", aspect="auto")
+    axis.imshow(values.abs().numpy(), vmin=0, vmax=1.6, cmap="Blues", aspect="auto")
     for (layer, head), value in np.ndenumerate(values.numpy()):
         axis.text(head, layer, f"{value:.2f}", ha="center", va="center", fontsize=9)
     axis.set_xticks(range(values.shape[1]))
@@ -194,12 +195,12 @@ def method_scores(scores: Mapping[str, object]) -> Axes:
 
 
 def word_scores(tokens: Sequence[str], scores: Mapping[str, Tensor]) -> np.ndarray:
-    """Draw a bar for each token (T,) of a text, a row of bars for each method; the largest is marked."""
+    """Draw a bar for each token (T,) of a text, a row of bars for each method; the largest, of either sign, is marked."""
     _, axes = plots.plt.subplots(
         len(scores), 1, figsize=(6.8, 0.9 + 0.95 * len(scores)), layout="constrained", sharex=True
     )
     for axis, (name, values) in zip(axes, scores.items(), strict=True):
-        best = int(values.argmax())
+        best = int(values.abs().argmax())
         shades = [COLORS[1] if i == best else "0.6" for i in range(len(values))]
         axis.bar(range(len(values)), values.tolist(), color=shades)
         axis.axhline(0, color="0.2", linewidth=0.8)
@@ -239,3 +240,16 @@ def named_units(named: Mapping[str, int], looked_at: Mapping[str, int]) -> Axes:
     axis.set(xlabel="units")
     axis.legend(frameon=False, loc="lower right")
     return axis
+
+
+def forming(history: Mapping[int, Mapping[str, float]]) -> np.ndarray:
+    """Draw by steps what `history` holds: "induction" and "previous token" scores, and the loss "second time"."""
+    _, axes = plots.new_figure(2, width=6.8, height=2.9)
+    steps = list(history)
+    pick = lambda name: (steps, [row[name] for row in history.values()])  # noqa: E731
+    plots.lines({"second time": pick("second time")}, "step", "nats per symbol", "Second time", axes[0])
+    scores = {name: pick(name) for name in ("previous token", "induction")}
+    plots.lines(scores, "step", "best score of a head", "Heads", axes[1])
+    axes[0].set_ylim(bottom=0)
+    axes[1].set(ylim=(0, 1))
+    return axes

@@ -40,6 +40,10 @@ class Score:
         self.false += counts["false"]
         self.faithful += faithful >= FAITHFUL
 
+    def __str__(self) -> str:
+        heads = f"right {self.right:2}, missed {self.missed:2}, false {self.false:2}"
+        return f"{heads}; faithful {self.faithful:2} of {self.circuits} circuits"
+
 
 def sharpest_maps(planted: Planted, token_ids, n: int) -> set[tuple[int, int]]:
     """Return the `n` heads (layer, head) whose last query, where the answer is written, looks hardest at one place.

@@ -131,14 +131,14 @@ def write(name: str, columns: tuple[str, ...], rows: list[dict]) -> None:
 
 
 def write_checkpoints(kept: dict, text) -> None:
-    """Write all checkpoints into one file, and its sum into the card."""
+    """Write all checkpoints into one file."""
     config = asdict(small_model(len(text.alphabet), T).config)
     about = json.dumps(dict(steps=sorted(kept), alphabet=text.alphabet, config=config))
     tensors = {f"{step}.{name}": tensor for step, state in kept.items() for name, tensor in state.items()}
     path = FOLDER / "checkpoints.safetensors"
     with atomic_write(path) as part:
         save_file(tensors, part, {"about": about})
-    print(path.stat().st_size, "bytes, sha256", hashlib.sha256(path.read_bytes()).hexdigest())
+    print(f"for the card: {path.stat().st_size} bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
 
 
 def main() -> None:

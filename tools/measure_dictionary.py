@@ -34,7 +34,19 @@ from llmcourse.support.files import atomic_write
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "dictionary"
 SITE, HIDDEN = "blocks.1.residual", "blocks.1.mlp.hidden"
 FEATURES, K, LEARN, LOOK, SCORE = 768, 16, 65_536, 40_960, 12_800  # numbers of tokens
-NAMED = ("seed", "units", "number", "active", "token", "before", "pair", "place", "named", "shuffled")
+NAMED = (
+    "seed",
+    "units",
+    "number",
+    "active",
+    "named",
+    "different",
+    "token",
+    "before",
+    "pair",
+    "place",
+    "shuffled",
+)
 LOSS = ("seed", "states", "explained", "bits_per_byte")
 LISTED = ("feature", "rule", "precision", "recall", "tokens")
 
@@ -55,6 +67,7 @@ class Material:
         self.unseen = unseen[: SCORE + 1]
         windows = self.learn_ids[: len(self.learn_ids) // T * T].view(-1, T)
         self.learn = self.states(windows[:: len(windows) // (LEARN // T)][: LEARN // T].flatten(), SITE)
+        self.there = [self.states(half, SITE) for half in self.halves]
         self.pieces = [[self.tokenizer.decode([i]) for i in half.tolist()] for half in self.halves]
         self.names = [*structure_rules(self.pieces[0]), *token_rules(self.pieces[0])]
         self.rules = [rule_table(pieces, self.names) for pieces in self.pieces]
@@ -67,7 +80,7 @@ class Material:
 
 def codes_of(material: Material, coder) -> list[torch.Tensor]:
     """Return the codes (N, F) of both halves."""
-    return [coder.encode(material.states(half, SITE)) for half in material.halves]
+    return [coder.encode(states) for states in material.there]
 
 
 def neuron_codes(material: Material) -> list[torch.Tensor]:
@@ -88,6 +101,7 @@ def count_names(material: Material, codes: list[torch.Tensor], generator) -> tup
     ]  # the same units, on any tokens
     by_luck = name_units(shuffled[0], material.rules[0], shuffled[1], material.rules[1], material.names)
     row = dict(number=codes[0].shape[1], active=len(names), named=len(good))
+    row |= dict(different=len({name.rule for name in good}))
     row |= {kind: sum(name.kind == kind for name in good) for kind in ("token", "before", "pair", "place")}
     return row | dict(shuffled=sum(name.good for name in by_luck)), names
 
@@ -144,7 +158,7 @@ def measure(material: Material, seed: int) -> tuple[list[dict], list[dict], list
 
 def losses(material: Material, coders: dict, principal: torch.Tensor, seed: int) -> list[dict]:
     """Return what each reconstruction costs: k numbers a state, but for the last rows."""
-    states, mean = material.states(material.halves[0], SITE), material.learn.mean(0)
+    states, mean = material.there[0], material.learn.mean(0)
     edits = {"as they are": None, "their mean": lambda x: mean.expand_as(x).clone()}
     edits |= {f"{K} {name}": coder for name, coder in coders.items() if name != "random directions"}
     for n in (K, 96):

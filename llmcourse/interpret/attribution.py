@@ -95,17 +95,20 @@ def _gradient(classifier: GPTClassifier, ids: Tensor, path: Tensor, target: int)
     return torch.autograd.grad(total, path)[0]
 
 
-def by_word(pieces: Sequence[str], scores: Tensor) -> list[tuple[str, float]]:
+def by_word(pieces: Sequence[str | bytes], scores: Tensor) -> list[tuple[str, float]]:
     """Return the words of a text with the sums of their tokens' scores; a word begins with a space or line break.
+
+    Pieces are texts, or bytes where a token may hold a part of a letter.
 
     >>> by_word(["A", " du", "ll", " film", "."], torch.tensor([0.0, 0.5, 0.25, 1.0, 2.0]))
     [('A', 0.0), ('dull', 0.75), ('film.', 3.0)]
     """
     if len(pieces) != len(scores):
         raise ValueError(f"{len(pieces)} pieces and {len(scores)} scores: each token needs one of each")
-    words: list[list] = []
+    words: list[tuple[bytes, float]] = []
     for piece, score in zip(pieces, scores.tolist(), strict=True):
+        piece = piece.encode() if isinstance(piece, str) else piece
         if not words or piece[:1].isspace() or words[-1][0][-1:].isspace():
-            words.append(["", 0.0])
-        words[-1] = [words[-1][0] + piece, words[-1][1] + score]
-    return [(word.strip(), score) for word, score in words]
+            words.append((b"", 0.0))
+        words[-1] = (words[-1][0] + piece, words[-1][1] + score)
+    return [(word.decode(errors="replace").strip(), score) for word, score in words]

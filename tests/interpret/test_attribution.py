@@ -115,6 +115,8 @@ def test_words_are_sums_of_their_tokens():
     words = by_word(pieces, torch.arange(9.0))
     assert words == [("It's", 1), ("a", 2), ("dull", 7), ("", 5), ("Film.", 13), ("", 8)]
     assert np.isclose(sum(score for _, score in words), 36)
+    halves = [b" caf", "é".encode()[:1], "é".encode()[1:]]
+    assert by_word(halves, torch.ones(3)) == [("café", 3)]
 
 
 @pytest.mark.parametrize(

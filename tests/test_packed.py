@@ -257,7 +257,7 @@ def test_a_compiled_packed_model_is_saved_as_it_is_inside(packed, tmp_path):
 def test_folders_of_floats_hold_no_word_of_packing(tmp_path):
     """So that what was written before loads, and what is written now loads in earlier versions."""
     save_model(tmp_path, small_model(), tiny_tokenizer())
-    assert "packed" not in json.loads((tmp_path / "config.json").read_text())
+    assert "packed" not in json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -274,9 +274,9 @@ def test_folders_of_floats_hold_no_word_of_packing(tmp_path):
 def test_a_packing_that_was_changed_is_refused(tmp_path, change, message):
     save_model(tmp_path, quantize_model(small_model(), Scheme(4, 8)), tiny_tokenizer())
     path = tmp_path / "config.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     change(content["packed"])
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=rf"config\.json is no configuration of save_model: .*{message}"):
         load_model(tmp_path)
 

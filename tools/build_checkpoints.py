@@ -1,7 +1,7 @@
 """Make the checkpoints that the course ships: `python tools/build_checkpoints.py pretrained`.
 
-Stages: `pretrained`, `sft`, `student`, and `sft-experiments`, which measures the methods of chapter 3d
-over seeds (all but `sft` resume where they stopped). Results, with a card, go to data/checkpoints/<stage>/.
+Stages: `pretrained`, `sft`, `student`, `int4`, and `sft-experiments`, which measures the methods of chapter
+3d over seeds (all but `sft` and `int4` resume where they stopped). Results, with a card, go to data/checkpoints/<stage>/.
 """
 
 import argparse
@@ -15,11 +15,13 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from build_int4 import build_int4
 
 from llmcourse.compress.distill import distillation_loss
 from llmcourse.data.batches import TokenBatches, pack
 from llmcourse.data.sources.plays import load_plays, split_by_title
-from llmcourse.evaluate.likelihood import bits_per_byte, evaluate_loss
+from llmcourse.evaluate.likelihood import bits_per_byte, evaluate_loss, token_losses
+from llmcourse.evaluate.significance import paired_comparison
 from llmcourse.finetune.lora import add_lora
 from llmcourse.finetune.sft import ChatBatches, add_special_tokens, encode_tasks, exact_match
 from llmcourse.finetune.tasks import CHOOSE, make_tasks
@@ -300,7 +302,7 @@ imitation, not information.
 | Licence | Apache-2.0 |
 | Limits | those of its teacher: Early modern English only; invents names and facts; repeats what the plays contain, insults and prejudices of 1600 included |
 
-Bits per byte. The others are the same student from the same start and on the same text, without a teacher; they are not stored.
+Bits per byte; one run each. The others are the same student from the same start and on the same text, without a teacher; they are not stored. Differences below 0 speak for the teacher; their intervals (95 %) are over stretches of 512 tokens, not over runs.
 
 | | steps | processor time | validation | test, used once | training text, first {training_tokens:,} tokens |
 |---|---|---|---|---|---|
@@ -308,22 +310,43 @@ Bits per byte. The others are the same student from the same start and on the sa
 """
 
 
-def train_student(name: str, steps: int, loss, token_ids, tokenizer) -> tuple[GPT, float]:
-    """Return a student of the course model and the processor's seconds; goes on from runs/student-NAME.pt."""
+def train_student(title: str, steps: int, loss, token_ids, tokenizer) -> tuple[GPT, float]:
+    """Return a student of the course model and the processor's seconds; goes on from what lies in runs/."""
     torch.manual_seed(SEED)
+    name = title.replace(",", "").replace(" ", "-")
     model, dtype = GPT(ModelConfig(tokenizer.vocab_size, **STUDENT)), torch.bfloat16
     recipe = {name: value for name, value in STUDENT_RECIPE.items() if name != "batch_size"}
     batches = TokenBatches(token_ids, STUDENT_RECIPE["batch_size"], STUDENT["context_length"], seed=SEED)
     path, clock = ROOT / "runs" / f"student-{name}.pt", ROOT / "runs" / f"student-{name}.json"
     path.parent.mkdir(exist_ok=True)
-    spent, began = json.loads(clock.read_text()) if clock.exists() else 0.0, time.process_time()
+    spent, began = (
+        json.loads(clock.read_text(encoding="utf-8")) if clock.exists() else 0.0,
+        time.process_time(),
+    )
     how = dict(optimizer=muon_and_adamw(model, **recipe, dtype=dtype), dtype=dtype, loss=loss)
     how |= dict(schedule=warmup_linear(steps), checkpoint=path, checkpoint_every=200, resume=True)
     for step in train(model, batches, steps=steps, **how):
         if step.step % 200 == 0:
-            clock.write_text(json.dumps(spent + time.process_time() - began))
-            print(f"{name} {step.step:6} {step.loss:.4f}", flush=True)
-    return model.eval(), json.loads(clock.read_text())
+            clock.write_text(json.dumps(spent + time.process_time() - began), encoding="utf-8")
+            print(f"{title} {step.step:6} {step.loss:.4f}", flush=True)
+    return model.eval(), json.loads(clock.read_text(encoding="utf-8"))
+
+
+def in_bits(losses: torch.Tensor, n_bytes: int) -> float:
+    """Return the bits per byte of the losses of a text's tokens."""
+    return bits_per_byte(losses.mean(dtype=torch.float64).item(), len(losses), n_bytes)
+
+
+def compare(title: str, one: list, other: list, n_bytes: list[int]) -> str:
+    """Return a row of differences in bits per byte, with intervals over stretches of 512 tokens."""
+    cells = []
+    for a, b, n in zip(one, other, n_bytes, strict=True):
+        found = paired_comparison(a.double(), b.double(), groups=torch.arange(len(a)) // 512)
+        difference, low, high = (
+            bits_per_byte(x, len(a), n) for x in (found.difference, found.low, found.high)
+        )
+        cells.append(f"{difference:+.4f} ({low:+.4f} to {high:+.4f})")
+    return f"| {title} | | | {' | '.join(cells)} |"
 
 
 def build_student(folder: Path, threads: int | None) -> None:
@@ -333,42 +356,45 @@ def build_student(folder: Path, threads: int | None) -> None:
     teacher, tokenizer = load_course_model("pretrained")
     end_id = tokenizer.special_tokens[END_OF_TEXT]
     rows = [pack([tokenizer.encode(play.text) for play in part], end_id) for part in parts]
-    start = rows[0][:20_000]
-    texts = [(row, sum(len(p.text.encode()) for p in part)) for row, part in zip(rows, parts, strict=True)][
-        1:
-    ]
-    texts.append((start, len(tokenizer.decode_bytes(start.tolist()))))
-    runs = [
-        ("with its teacher", "teacher", STUDENT_STEPS, distillation_loss(teacher)),
-        ("alone, as many steps", "steps", STUDENT_STEPS, next_token_loss),
-        ("alone, about as long", "time", ALONE_STEPS, next_token_loss),
-    ]
-    lines, models = [], {}
-    for title, name, steps, loss in runs:
-        models[name], seconds = train_student(name, steps, loss, rows[0], tokenizer)
-        if name == "teacher":
-            save_model(folder, models[name], tokenizer)
-            models[name], time_spent = load_model(folder)[0], seconds  # measured as readers get it
-        bits = (bits_per_byte(evaluate_loss(models[name], ids), len(ids) - 1, n) for ids, n in texts)
-        lines.append(f"| {title} | {steps} | {seconds:.0f} s | {' | '.join(f'{x:.4f}' for x in bits)} |")
-    bits = (bits_per_byte(evaluate_loss(teacher, ids), len(ids) - 1, n) for ids, n in texts)
-    lines.append(f"| the teacher | 7000 | | {' | '.join(f'{x:.4f}' for x in bits)} |")
+    texts = [*rows[1:], rows[0][:20_000]]
+    n_bytes = [sum(len(play.text.encode()) for play in part) for part in parts[1:]]
+    n_bytes.append(len(tokenizer.decode_bytes(texts[2].tolist())))
+    runs = {  # title: steps, loss
+        "with its teacher": (STUDENT_STEPS, distillation_loss(teacher)),
+        "alone, as many steps": (STUDENT_STEPS, next_token_loss),
+        "alone, about as long": (ALONE_STEPS, next_token_loss),
+    }
+    lines, losses, spent = [], {"the teacher": [token_losses(teacher, ids) for ids in texts]}, {}
+    for title, (steps, loss) in runs.items():
+        model, spent[title] = train_student(title, steps, loss, rows[0], tokenizer)
+        if title == "with its teacher":
+            save_model(folder, model, tokenizer)
+            shipped = model = load_model(folder)[0]  # measured as readers get it: rounded to float16
+        losses[title] = [token_losses(model, ids) for ids in texts]
+    for title, found in [*list(losses.items())[1:], ("the teacher", losses["the teacher"])]:
+        how = f"{runs[title][0]} | {spent[title]:.0f} s" if title in runs else f"{RECIPE['steps']} | "
+        bits = (f"{in_bits(*pair):.4f}" for pair in zip(found, n_bytes, strict=True))
+        lines.append(f"| {title} | {how} | {' | '.join(bits)} |")
+    for title in list(runs)[1:]:
+        lines.append(
+            compare(f"with its teacher, less {title}", losses["with its teacher"], losses[title], n_bytes)
+        )
     weights = (folder / "model.safetensors").read_bytes()
     card = STUDENT_CARD.format(
         teacher_parameters=teacher.n_parameters(),
         vocab_size=tokenizer.vocab_size,
         validation=", ".join(play.title for play in parts[1]),
         test=", ".join(play.title for play in parts[2]),
-        parameters=models["teacher"].n_parameters(),
+        parameters=shipped.n_parameters(),
         steps=STUDENT_STEPS,
         epochs=STUDENT_STEPS * STUDENT_RECIPE["batch_size"] * STUDENT["context_length"] / len(rows[0]),
         seed=SEED,
-        seconds=time_spent,
+        seconds=spent["with its teacher"],
         threads=runtime.threads,
         machine=platform.machine(),
         size=len(weights),
         sha256=hashlib.sha256(weights).hexdigest(),
-        training_tokens=len(start),
+        training_tokens=len(texts[2]),
         rows="\n".join(lines),
     )
     with atomic_write(folder / "README.md") as temporary:
@@ -382,6 +408,7 @@ def main() -> None:
         "pretrained": build_pretrained,
         "sft": build_sft,
         "student": build_student,
+        "int4": build_int4,
         "sft-experiments": build_experiments,
     }
     parser = argparse.ArgumentParser(description=__doc__)

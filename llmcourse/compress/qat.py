@@ -43,12 +43,12 @@ class _StraightThrough(torch.autograd.Function):
 def fake_quantize(weight: Tensor, scheme: Scheme, clip: bool | Tensor = False) -> Tensor:
     """Return the float32 weight (O, I) as it will be once it is packed; its gradient passes through.
 
-    The scales are fitted anew at each call, as `fit_scales` does, and taken as constants. The gradient
-    of rounding is 0 almost everywhere, and useless; in its place each weight gets the gradient of its
-    rounded value (straight-through). Only a weight beyond the last code gets none, since no small step
-    of it changes anything; one that is rounded to the last code still gets it. With scales that
-    reach to the extremes, a symmetric scheme cuts nothing off, and an asymmetric one at most half a
-    step at one end, where its grid was moved for 0 to lie on it. Raises ValueError as `fit_scales` does.
+    The scales are fitted anew at each call, as `fit_scales` does with `clip`, and taken as constants. The
+    gradient of rounding is 0 almost everywhere, and useless; in its place each weight gets the gradient
+    of its rounded value (straight-through). At the edge: a weight that is rounded to the last code gets
+    it too, one that lies half a step or more beyond that code gets none, since no small step of it
+    changes anything. Without `clip` the range follows the extremes, and hardly any weight lies beyond.
+    Raises ValueError as `fit_scales` does.
 
     >>> w = torch.tensor([[-1.0, 0.3, 1.0]], requires_grad=True)
     >>> rounded = fake_quantize(w, Scheme(2, "row"))
@@ -97,9 +97,10 @@ class FakeQuantizedEmbedding(nn.Embedding):
 def prepare_qat(model: GPT, scheme: Scheme, *, embedding: Scheme | None = None, clip: bool = False) -> GPT:
     """Return a copy of `model` to be trained, as usual, with its linear layers rounded by `scheme`.
 
-    Before the first step it computes what `quantize_model` computes. Its parameters are those of
-    `model`, under the same names, so that checkpoints and optimizers see nothing new; `model` stays as
-    it was, to be the teacher or the control. `embedding` is as in `quantize_model`.
+    Before the first step it computes what `quantize_model` computes, `clip` included; the shares of the
+    ranges that `clip` finds stay as they are, while the ranges follow the weights. Its parameters are
+    those of `model`, under the same names, so that checkpoints and optimizers see nothing new; `model`
+    stays as it was, to be the teacher or the control. `embedding` is as in `quantize_model`.
     Raises ValueError as `quantize_model` does.
     """
     model = unwrap(model)

@@ -17,18 +17,33 @@ from llmcourse.attention import KVCache
 from llmcourse.cross_attention import sources_of
 from llmcourse.encoder_decoder import EncoderDecoder, Memory
 from llmcourse.fast import kernels
-from llmcourse.fast.products import WIDE
+from llmcourse.fast.products import WIDE, plain_weight
 from llmcourse.model import GPT
+from llmcourse.packed import Packed, PackedLinear
 
 LARGEST = 30_000_000  # parameters; beyond, torch's threads read the weights faster than one
 MOST_ROWS = 32  # at once; with more, torch's products are faster
 
 
+def packed_parts(model: GPT) -> list[Tensor]:
+    """Return the codes and scales of all packed layers."""
+    layers = [module for module in model.modules() if isinstance(module, Packed)]
+    return [part for layer in layers for part in (layer.codes, layer.scales)]
+
+
+def float_parts(model: GPT) -> list[Tensor]:
+    """Return all other weights: parameters, and the biases of packed layers."""
+    layers = [module for module in model.modules() if isinstance(module, PackedLinear)]
+    return [*model.parameters(), *(layer.bias for layer in layers if layer.bias is not None)]
+
+
 def serves(model: GPT, n_rows: int) -> bool:
     """Return whether this module should read `n_rows` tokens of the model at once."""
-    weights = list(model.parameters())
-    plain = all(w.dtype in WIDE and w.device.type == "cpu" and w.is_contiguous() for w in weights)
-    return plain and n_rows <= MOST_ROWS and sum(w.numel() for w in weights) <= LARGEST
+    packed, floats, dtype = packed_parts(model), float_parts(model), plain_weight(model).dtype
+    fits = dtype == torch.float32 if packed else dtype in WIDE
+    fits &= all(part.dtype == dtype for part in floats)
+    fits &= all(part.device.type == "cpu" and part.is_contiguous() for part in packed + floats)
+    return fits and n_rows <= MOST_ROWS and sum(part.numel() for part in packed + floats) <= LARGEST
 
 
 def address(tensor: Tensor | None) -> int:
@@ -37,34 +52,45 @@ def address(tensor: Tensor | None) -> int:
 
 
 def of(*layers: nn.Module) -> list[int]:
-    """Return the addresses of weight and bias of each layer, 0 for what it has not."""
+    """Return the addresses of weight and bias of each norm, 0 for what it has not."""
     return [address(layer._parameters.get(name)) for layer in layers for name in ("weight", "bias")]
 
 
+def linear(layer: nn.Module) -> list[int]:
+    """Return the addresses of weight, scales and bias of a layer; packed weights alone have scales."""
+    if isinstance(layer, Packed):
+        return [address(part) for part in (layer.codes, layer.scales, getattr(layer, "bias", None))]
+    weight, bias = of(layer)
+    return [weight, 0, bias]
+
+
 def addresses(block: nn.Module) -> list[int]:
-    """Return the 21 addresses of a block: 8 of attention, 7 of attention to a source, 6 of the MLP; norms first."""
+    """Return the 27 addresses of a block: 10 of attention, 9 of attention to a source, 8 of the MLP; norms first."""
     layer, cross, mlp = block.attention, getattr(block, "cross_attention", None), block.mlp
     gains = of(layer.q_norm)[:1] + of(layer.k_norm)[:1]
-    found = of(block.attention_norm, layer.qkv) + gains + of(layer.out)
+    found = of(block.attention_norm) + linear(layer.qkv) + gains + linear(layer.out)
     if cross is None:
-        found += [0] * 7
+        found += [0] * 9
     else:
-        found += of(block.cross_attention_norm, cross.q) + of(cross.q_norm)[:1] + of(cross.out)
-    return found + of(block.mlp_norm, mlp.up, mlp.down)
+        found += of(block.cross_attention_norm) + linear(cross.q) + of(cross.q_norm)[:1] + linear(cross.out)
+    return found + of(block.mlp_norm) + linear(mlp.up) + linear(mlp.down)
 
 
 class Code:
     """The forward pass of a model for a few tokens, as a function of what it holds of the texts."""
 
     def __init__(self, model: GPT):
-        config, weight, block = model.config, model.token_embedding.weight, model.blocks[0]
-        self.model, self.dtype, least = model, weight.dtype, torch.finfo(weight.dtype).eps
-        self.n_outputs = len(model.unembedding.weight)
-        self.held = [parameter.detach() for parameter in model.parameters()]  # while their addresses are used
+        config, block, embedding = model.config, model.blocks[0], model.token_embedding
+        self.model, self.dtype = model, plain_weight(model).dtype
+        self.n_outputs, least = model.unembedding.out_features, torch.finfo(self.dtype).eps
+        self.held = [
+            part.detach() for part in packed_parts(model) + float_parts(model)
+        ]  # while their addresses are used
         epsilons = (getattr(norm, "eps", None) for norm in (block.mlp_norm, block.attention.q_norm))
         epsilons = [least if eps is None else eps for eps in epsilons]  # as torch does
         kind, C = kernels.KINDS.index(block.mlp.kind), config.d_model
         sizes = [config.n_heads, block.mlp.down.in_features, kind, block.pre_norm, config.norm == "layer"]
+        sizes.append(config.vocab_size)
         table, angles = torch.empty(0, C), [torch.empty(config.context_length, 0)] * 2
         if config.positions == "learned":
             table = model.position_embedding.weight
@@ -74,10 +100,10 @@ class Code:
             angles = model.rotary_cos, model.rotary_sin
         self.fixed = (
             np.array([addresses(block) for block in model.blocks]),
-            np.array(of(model.final_norm, model.unembedding)),
+            np.array(of(model.final_norm) + linear(model.unembedding) + linear(embedding)[:2]),
             np.array(sizes, dtype=np.int64),
             np.array([*epsilons, math.sqrt(C) if config.scaled_embeddings else 1.0]),
-            *arrays(*(part.to(self.dtype) for part in (weight, table, *angles))),
+            *arrays(*(part.to(self.dtype) for part in (table, *angles))),
         )
 
     def empty(self, *shape: int) -> Tensor:

@@ -25,23 +25,39 @@ from torch import Tensor, nn
 
 from llmcourse import fast
 from llmcourse.attention import KVCache, MultiHeadAttention, causal_mask, padding_mask
-from llmcourse.fast.products import WIDE, Function, norm_step, normed_step, residual_step
+from llmcourse.fast.products import (
+    INT8,
+    WIDE,
+    Function,
+    can_multiply,
+    embedding_step,
+    norm_step,
+    normed_step,
+    plain_weight,
+    residual_step,
+)
 from llmcourse.mlp import ACTIVATIONS, MLP
 from llmcourse.model import GPT, Block
+from llmcourse.packed import Packed, PackedEmbedding, PackedLinear
 from llmcourse.positions import apply_rotary
 
 PARTS = {GPT, Block, MultiHeadAttention, MLP, nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm}
-PARTS |= {nn.Identity, nn.Dropout, nn.ModuleList}
+PARTS |= {nn.Identity, nn.Dropout, nn.ModuleList, PackedLinear, PackedEmbedding}
 
 
 def is_supported(model: nn.Module) -> bool:
     """Return whether this module knows every part of `model`; hooks and adapters need the long way."""
     if not fast.enabled or type(model) is not GPT:
         return False
-    return not torch.is_autocast_enabled(model.token_embedding.weight.device.type) and all(
-        type(module) in PARTS and not module._forward_hooks and not module._forward_pre_hooks
-        for module in model.modules()
+    return not torch.is_autocast_enabled(plain_weight(model).device.type) and all(
+        map(is_known, model.modules())
     )
+
+
+def is_known(module: nn.Module) -> bool:
+    """Return whether a part of a model is one of PARTS, packed as INT8 if packed, and without hooks."""
+    known = type(module) in PARTS and not (isinstance(module, Packed) and module.scheme != INT8)
+    return known and not module._forward_hooks and not module._forward_pre_hooks
 
 
 def build_decoder(model: GPT, caches: list[KVCache], padding: Tensor | None = None) -> "Decoder | None":
@@ -51,8 +67,11 @@ def build_decoder(model: GPT, caches: list[KVCache], padding: Tensor | None = No
     """
     if not is_supported(model):
         return None
-    compiled = fast.compiled_for(model, len(caches[0].k))
-    return (compiled.CompiledDecoder if compiled else Decoder)(model, caches, padding)
+    if compiled := fast.compiled_for(model, len(caches[0].k)):
+        return compiled.CompiledDecoder(model, caches, padding)
+    dtype = plain_weight(model).dtype
+    served = all(can_multiply(module, dtype) for module in model.modules())
+    return Decoder(model, caches, padding) if served else None
 
 
 def begin_decoder(model: GPT, token_ids: Tensor, padding: Tensor | None = None):
@@ -85,7 +104,7 @@ class Decoder:
     @torch.inference_mode()  # buffers made in this mode are not tracked: cheaper to slice and to fill
     def __init__(self, model: GPT, caches: list[KVCache], padding: Tensor | None = None):
         self.model, self.position, self.steps, self.padding = model, caches[0].length, {}, padding
-        dtype, self.angles = model.token_embedding.weight.dtype, ()
+        dtype, self.angles = plain_weight(model).dtype, ()
         if model.config.positions == "rotary":
             self.angles = (model.rotary_cos.to(dtype), model.rotary_sin.to(dtype))
             if dtype in WIDE:  # one table (context, D/2) of cos + i sin
@@ -135,24 +154,25 @@ def whole_step(model: GPT, key_values: Tensor, T: int, angles: tuple, padding=No
 
     With `padding` (B,), for T = 1, nobody looks at the first positions, and none is counted.
     """
-    config, tokens, scale = model.config, model.token_embedding.weight, math.sqrt(model.config.d_model)
+    config, known, scale = model.config, plain_weight(model), math.sqrt(model.config.d_model)
     table = model.position_embedding.weight if config.positions == "learned" else None
     table = model.position_table if config.positions == "sinusoidal" else table
     _, B, twice, context, _ = key_values.shape
     all_keys, all_values = key_values.split(twice // 2, dim=2)
     single = B * T == 1  # one row runs as a vector, x (C,)
     blocks = [block_step(block, B, T) for block in model.blocks]
+    embedding = embedding_step(model.token_embedding)
     unembedding = normed_step(model.final_norm, model.unembedding, single)
     mask = None
     if T > 1:  # (T, context): whatever came before, and of the T new positions those up to itself
-        allowed = causal_mask(T, context, device=tokens.device)
+        allowed = causal_mask(T, context, device=known.device)
     elif padding is not None:
         allowed = padding_mask(padding, 1, context)  # (B, 1, 1, context)
     if T > 1 or padding is not None:
-        mask = torch.zeros_like(allowed, dtype=tokens.dtype).masked_fill_(~allowed, float("-inf"))
+        mask = torch.zeros_like(allowed, dtype=known.dtype).masked_fill_(~allowed, float("-inf"))
 
     def step(ids: Tensor, start: int) -> Tensor:
-        x, end = F.embedding(ids[0] if single else ids, tokens), start + T  # (N, C), or (C,)
+        x, end = embedding(ids[0] if single else ids), start + T  # (N, C), or (C,)
         if config.scaled_embeddings:
             x.mul_(scale)
         if padding is not None:
@@ -178,14 +198,18 @@ def block_step(block: Block, B: int, T: int) -> Callable:
     """Return the block as a function of x (N, C) and what `attention_step` needs."""
     same = nn.Identity()
     first, second = (block.attention_norm, block.mlp_norm) if block.pre_norm else (same, same)
-    attention, mlp = attention_step(first, block.attention, B, T), mlp_step(second, block.mlp, B * T == 1)
+    row = block.attention_norm.weight.new_empty(B * T, block.attention.qkv.out_features)
+    attention, mlp = (
+        attention_step(first, block.attention, B, T, row),
+        mlp_step(second, block.mlp, B * T == 1),
+    )
     if block.pre_norm:
         return lambda x, *where: mlp(attention(x, *where))
     attention_norm, mlp_norm = norm_step(block.attention_norm), norm_step(block.mlp_norm)
     return lambda x, *where: mlp_norm(mlp(attention_norm(attention(x, *where))))
 
 
-def attention_step(norm: nn.Module, layer: MultiHeadAttention, B: int, T: int) -> Callable:
+def attention_step(norm: nn.Module, layer: MultiHeadAttention, B: int, T: int, row: Tensor) -> Callable:
     """Return attention for T positions: it adds to x (N, C) what it makes of the norm of x.
 
     The function takes x, the places in the cache (of the new keys and values, (B, 2 n_kv_heads, T, D),
@@ -193,7 +217,6 @@ def attention_step(norm: nn.Module, layer: MultiHeadAttention, B: int, T: int) -
     """
     H, n_kv_heads, D = layer.n_heads, layer.n_kv_heads, layer.d_head
     shared, single = n_kv_heads < H, B * T == 1
-    row = layer.qkv.weight.new_empty(B * T, (H + 2 * n_kv_heads) * D)  # the projection always lands here
     heads = row.view(B, T, -1, D).transpose(1, 2)  # (B, H + 2 n_kv_heads, T, D)
     q, k, queries_and_keys = heads[:, :H], heads[:, H:-n_kv_heads], heads[:, :-n_kv_heads]
     new, (first, second) = heads[:, H:], queries_and_keys.chunk(2, dim=-1)

@@ -1,12 +1,9 @@
 """The forward pass of a few tokens as machine code: plain loops, which numba compiles for this processor.
 
-In a small model the calls between the products take as long as the products, and a product with a single
-row waits for the weights to arrive. Here all layers are one call, and a weight that has arrived serves
-four rows: four drafts or beams cost less than two tokens, one after the other.
-
-Sums are ordered otherwise than in the model. Weights are found by their addresses, and what a model lacks
-has the address 0, so that one compilation serves all models of a dtype. It takes seconds, once
-(`fast/machine.py`).
+In a small model the calls between the products take as long as the products. Here all layers are one
+call. Sums are ordered otherwise than in the model. Weights are found by their addresses, and what a model
+lacks has the address 0, so that one compilation serves all models of a dtype, packed or not. It takes
+seconds, once (`fast/machine.py`).
 
 Dimensions: N rows (tokens; 1, or padded to 4, 8, ...), C width, H query heads, G heads of keys and values,
 D head width, F hidden width, L layers, B texts or sources, S positions of one, V vocabulary; K inputs and
@@ -17,74 +14,11 @@ import math
 
 import numpy as np
 
-from llmcourse.fast.machine import exp, inner, kept, matrix, vector
+from llmcourse.fast.linear import add_product, product, write_row
+from llmcourse.fast.machine import erf, exp, inner, kept, tanh, vector
 
 KINDS = ("relu", "relu_squared", "gelu", "gelu_tanh", "silu", "swiglu")
 RELU, RELU_SQUARED, GELU, GELU_TANH = range(4)
-
-
-@inner
-def add_four(out, o, a, b, c, d):
-    """Add four numbers to out (M,), from o on."""
-    out[o] += a
-    out[o + 1] += b
-    out[o + 2] += c
-    out[o + 3] += d
-
-
-@inner
-def add_tiles(x, weight, o, out):
-    """Add four columns of x times weight to out, from o on, four rows at once: 16 sums in registers."""
-    none = x.dtype.type(0)
-    for n in range(0, len(x), 4):
-        a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = none
-        for k in range(weight.shape[1]):
-            p, q, r, s = weight[o, k], weight[o + 1, k], weight[o + 2, k], weight[o + 3, k]
-            a, b, c, d = x[n, k], x[n + 1, k], x[n + 2, k], x[n + 3, k]
-            a0, a1, a2, a3 = a0 + a * p, a1 + a * q, a2 + a * r, a3 + a * s
-            b0, b1, b2, b3 = b0 + b * p, b1 + b * q, b2 + b * r, b3 + b * s
-            c0, c1, c2, c3 = c0 + c * p, c1 + c * q, c2 + c * r, c3 + c * s
-            d0, d1, d2, d3 = d0 + d * p, d1 + d * q, d2 + d * r, d3 + d * s
-        add_four(out[n], o, a0, a1, a2, a3)
-        add_four(out[n + 1], o, b0, b1, b2, b3)
-        add_four(out[n + 2], o, c0, c1, c2, c3)
-        add_four(out[n + 3], o, d0, d1, d2, d3)
-
-
-@inner
-def add_product(x, weight, bias, out):
-    """Add x (N, K) times the (M, K) numbers at the address `weight`, and (M,) those at `bias`, to out (N, M)."""
-    (N, K), M = x.shape, out.shape[1]
-    weight, bias, tiled = matrix(weight, M, K, x), vector(bias, M, x), M - M % 4 if N > 1 else 0
-    for o in range(0, tiled, 4):
-        add_tiles(x, weight, o, out)
-    if N == 1:
-        tiled = M - M % 4
-        for o in range(0, tiled, 4):
-            a = b = c = d = x.dtype.type(0)
-            for k in range(K):
-                y = x[0, k]
-                a += weight[o, k] * y
-                b += weight[o + 1, k] * y
-                c += weight[o + 2, k] * y
-                d += weight[o + 3, k] * y
-            add_four(out[0], o, a, b, c, d)
-    for n in range(N):
-        for o in range(tiled, M):
-            total = x.dtype.type(0)
-            for k in range(K):
-                total += weight[o, k] * x[n, k]
-            out[n, o] += total
-        for o in range(len(bias)):
-            out[n, o] += bias[o]
-
-
-@inner
-def product(x, weight, bias, M):
-    """Return what `add_product` would add, (N, M)."""
-    out = np.zeros((len(x), M), x.dtype)
-    add_product(x, weight, bias, out)
-    return out
 
 
 @inner
@@ -119,9 +53,9 @@ def activated(x, kind, F):
                 y = y if y > 0 or math.isnan(y) else x.dtype.type(0)
                 y = y if kind == RELU else y * y
             elif kind == GELU:
-                y = half * y * (one + math.erf(y * root))
+                y = half * y * (one + erf(y * root))
             elif kind == GELU_TANH:
-                y = half * y * (one + math.tanh(slope * (y + cube * y * y * y)))
+                y = half * y * (one + tanh(slope * (y + cube * y * y * y)))
             else:
                 y = y / (one + exp(-y))
             out[n, i] = y
@@ -192,11 +126,11 @@ def add_attention(x, layer, style, H, head_eps, known, hidden, where, cos, sin):
     `where` (4, N) says for each row its text, its slot in `known`, and its place, which turns it.
     """
     texts, slots, places, G, D = where[0], where[1], where[2], known.shape[1] // 2, known.shape[2]
-    rows = product(before(x, layer, style), layer[2], layer[3], (H + 2 * G) * D)
+    rows = product(before(x, layer, style), layer[2:5], (H + 2 * G) * D)
     for n in range(len(texts)):
         heads = rows[n].reshape(-1, D)  # (H + 2 G, D)
-        normalize(heads[:H], layer[4], 0, head_eps, False, heads[:H])
-        normalize(heads[H : H + G], layer[5], 0, head_eps, False, heads[H : H + G])
+        normalize(heads[:H], layer[5], 0, head_eps, False, heads[:H])
+        normalize(heads[H : H + G], layer[6], 0, head_eps, False, heads[H : H + G])
         turn(heads[: H + G], cos[places[n]], sin[places[n]])
         for g in range(2 * G):
             for d in range(D):
@@ -205,7 +139,7 @@ def add_attention(x, layer, style, H, head_eps, known, hidden, where, cos, sin):
     for n in range(len(texts)):
         b, q = texts[n], rows[n].reshape(-1, D)[:H]
         attend(q, known[b, :G], known[b, G:], hidden[b, : slots[n] + 1], y[n].reshape(-1, D))
-    add_product(y, layer[6], layer[7], x)
+    add_product(y, layer[7:], x)
     after(x, layer, style)
 
 
@@ -213,33 +147,37 @@ def add_attention(x, layer, style, H, head_eps, known, hidden, where, cos, sin):
 def add_cross_attention(x, layer, style, H, head_eps, known, hidden, texts):
     """Add attention to sources, `known` (B, 2 G, D, S), to x (N, C); row n looks at source texts[n]."""
     G, D = known.shape[1] // 2, known.shape[2]
-    rows, y = product(before(x, layer, style), layer[2], layer[3], H * D), np.zeros((len(x), H * D), x.dtype)
+    rows, y = product(before(x, layer, style), layer[2:5], H * D), np.zeros((len(x), H * D), x.dtype)
     for n in range(len(texts)):
         b, q = texts[n], rows[n].reshape(-1, D)
-        normalize(q, layer[4], 0, head_eps, False, q)
+        normalize(q, layer[5], 0, head_eps, False, q)
         attend(q, known[b, :G], known[b, G:], hidden[b], y[n].reshape(-1, D))
-    add_product(y, layer[5], layer[6], x)
+    add_product(y, layer[6:], x)
     after(x, layer, style)
 
 
 @inner
 def add_mlp(x, layer, style, kind, F):
     """Add the MLP to x (N, C)."""
-    rows = product(before(x, layer, style), layer[2], layer[3], 2 * F if kind == len(KINDS) - 1 else F)
-    add_product(activated(rows, kind, F), layer[4], layer[5], x)
+    rows = product(before(x, layer, style), layer[2:5], 2 * F if kind == len(KINDS) - 1 else F)
+    add_product(activated(rows, kind, F), layer[5:], x)
     after(x, layer, style)
 
 
 @inner
-def embedded(ids, embedding, scale, table, places):
-    """Return x (N, C) for ids, padded with zeros from two rows on; `table` (S, C) holds positions, or nothing."""
+def embedded(ids, embedding, V, scale, table, places):
+    """Return x (N, C) for ids below V, padded with zeros from two rows on; `table` (S, C) holds positions, or nothing.
+
+    `embedding` are the addresses of the tokens' table and of its scales.
+    """
     N = len(ids)
-    x = np.zeros((1 if N == 1 else (N + 3) // 4 * 4, embedding.shape[1]), embedding.dtype)
+    x = np.zeros((1 if N == 1 else (N + 3) // 4 * 4, table.shape[1]), table.dtype)
     for n in range(N):
-        if ids[n] < 0 or ids[n] >= len(embedding):
+        if ids[n] < 0 or ids[n] >= V:
             raise IndexError("a token id is outside the vocabulary")
+        write_row(embedding, ids[n], V, x[n])
         for i in range(x.shape[1]):
-            x[n, i] = embedding[ids[n], i] * x.dtype.type(scale)
+            x[n, i] *= x.dtype.type(scale)
             if len(table):
                 x[n, i] += table[places[n], i]
     return x
@@ -257,22 +195,22 @@ def every(x, wanted, n_wanted, N):
 
 @kept
 def read(
-    ids, where, wanted, layers, ends, sizes, numbers, embedding, table, cos, sin, known, hidden, source, masked, out
+    ids, where, wanted, layers, ends, sizes, numbers, table, cos, sin, known, hidden, source, masked, out
 ):  # fmt: skip
     """Add to out (N, V) the logits after every `wanted`-th of ids; keys and values join `known`.
 
     `where` (4, ids) says for each its text, slot in `known`, place, which positions see, and source.
-    `layers` (L, 21) and `ends` (4,) are addresses; `compiled.py` says in what order, and what the rest is.
+    `layers` (L, 27) and `ends` (7,) are addresses; `compiled.py` says in what order, and what the rest is.
     """
     H, F, kind = sizes[0], sizes[1], sizes[2]
     style, head_eps = (sizes[3] == 1, sizes[4] == 1, numbers[0]), numbers[1]
-    x = embedded(ids, embedding, numbers[2], table, where[2])
+    x = embedded(ids, ends[5:], sizes[5], numbers[2], table, where[2])
     for i in range(len(layers)):
-        add_attention(x, layers[i, :8], style, H, head_eps, known[i], hidden, where, cos, sin)
+        add_attention(x, layers[i, :10], style, H, head_eps, known[i], hidden, where, cos, sin)
         if len(source):
-            add_cross_attention(x, layers[i, 8:15], style, H, head_eps, source[i], masked, where[3])
+            add_cross_attention(x, layers[i, 10:19], style, H, head_eps, source[i], masked, where[3])
         if i == len(layers) - 1 and wanted > 1:
             x = every(x, wanted, len(ids) // wanted, len(out))
-        add_mlp(x, layers[i, 15:], style, kind, F)
+        add_mlp(x, layers[i, 19:], style, kind, F)
     normalize(x, ends[0], ends[1], numbers[0], style[1], x)
-    add_product(x, ends[2], ends[3], out)
+    add_product(x, ends[2:5], out)

@@ -68,18 +68,26 @@ def test_at_the_edge_the_gradient_stops_half_a_step_behind_the_last_code():
     assert 0.99 / step < 1.5 < 1.0 / step
 
 
-@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s.symmetric], ids=str)
-def test_a_symmetric_scheme_cuts_nothing_so_every_gradient_passes(scheme):
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_a_range_that_reaches_the_extremes_lets_every_gradient_pass(scheme):
     weight = normal(6, 24).requires_grad_()
     fake_quantize(weight, scheme).sum().backward()
     assert torch.equal(weight.grad, torch.ones(6, 24))
 
 
+def test_what_a_clipped_range_cuts_off_gets_no_gradient():
+    weight, scheme = normal(6, 24).requires_grad_(), Scheme(3, "row")
+    fake_quantize(weight, scheme, torch.full((6,), 0.5)).sum().backward()
+    beyond = weight.abs() > 0.5 * weight.abs().amax(1, keepdim=True) * (3.5 / 3)  # half a step behind code 3
+    assert torch.equal(weight.grad, (~beyond).float())
+    assert 0.01 < beyond.float().mean() < 0.2
+
+
 KINDS = {
-    "int4": (dict(), Scheme(4, 8), None),
-    "int2 biases": (dict(bias=True, norm="layer"), Scheme(2, 8, symmetric=False), None),
-    "ends": (dict(), Scheme(3, "row"), Scheme(8, "row")),
-    "untied ends": (dict(tied_embeddings=False), Scheme(8, "row"), Scheme(4, 8, symmetric=False)),
+    "int4": (dict(), Scheme(4, 8), None, False),
+    "int2 biases": (dict(bias=True, norm="layer"), Scheme(2, 8, symmetric=False), None, True),
+    "ends": (dict(), Scheme(3, "row"), Scheme(8, "row"), False),
+    "untied ends": (dict(tied_embeddings=False), Scheme(8, "row"), Scheme(4, 8, symmetric=False), True),
 }
 
 
@@ -96,12 +104,12 @@ def trained(model, steps=3, **options):
 
 
 def test_before_training_it_is_rounding_and_after_it_the_packed_model_to_the_last_bit(kind, tmp_path):
-    options, scheme, embedding = kind
-    model = small_model(**options)
+    options, scheme, embedding, clip = kind
+    model, how = small_model(**options), dict(embedding=embedding, clip=clip)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    prepared = prepare_qat(model, scheme, embedding=embedding)
+    prepared = prepare_qat(model, scheme, **how)
     assert list(prepared.state_dict()) == list(before)
-    assert torch.equal(prepared(IDS), quantize_model(model, scheme, embedding=embedding)(IDS))
+    assert torch.equal(prepared(IDS), quantize_model(model, scheme, **how)(IDS))
     trained(prepared)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(
@@ -111,7 +119,7 @@ def test_before_training_it_is_rounding_and_after_it_the_packed_model_to_the_las
     )
     finished = finish_qat(prepared)
     assert torch.equal(finished(IDS), prepared(IDS))
-    assert packed_schemes(finished) == packed_schemes(quantize_model(model, scheme, embedding=embedding))
+    assert packed_schemes(finished) == packed_schemes(quantize_model(model, scheme, **how))
     assert are_tied(finished) == are_tied(prepared) == model.config.tied_embeddings
     save_model(tmp_path, finished, BPETokenizer.from_merges([(97, 98)]), torch.float32)
     assert torch.equal(load_model(tmp_path)[0](IDS), finished(IDS))
@@ -119,20 +127,20 @@ def test_before_training_it_is_rounding_and_after_it_the_packed_model_to_the_las
 
 def test_gradients_are_those_of_the_model_with_rounded_weights(kind):
     """Straight-through: what the loss says of the rounded weight is applied to the weight itself."""
-    options, scheme, embedding = kind
-    prepared = prepare_qat(small_model(**options), scheme, embedding=embedding)
+    options, scheme, embedding, clip = kind
+    prepared = prepare_qat(small_model(**options), scheme, embedding=embedding, clip=clip)
     plain = GPT(prepared.config)
     plain.load_state_dict(prepared.state_dict())
     for name, parameter in plain.named_parameters():
         layer = prepared.get_submodule(name.rpartition(".")[0])
         if hasattr(layer, "scheme") and name.endswith("weight"):
-            parameter.data = fake_quantize(parameter.data, layer.scheme)
+            parameter.data = fake_quantize(parameter.data, layer.scheme, layer.shares)
     for model in (prepared, plain):
         model(IDS).square().sum().backward()
     for (name, one), (_, other) in zip(prepared.named_parameters(), plain.named_parameters(), strict=True):
         passes = one.grad != 0  # all but those cut off at the edge
         assert torch.allclose(one.grad[passes], other.grad[passes], rtol=1e-4, atol=1e-5), name
-        assert passes[other.grad != 0].float().mean() > 0.8, name
+        assert passes[other.grad != 0].float().mean() > 0.6, name
 
 
 def test_a_run_resumes_exactly_and_loads_into_a_model_of_floats(tmp_path):

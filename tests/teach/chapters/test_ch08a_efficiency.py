@@ -1,6 +1,7 @@
 """Exercises of chapter 8a, efficiency: right answers pass, each usual slip gets its own sentence."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch.nn.functional as F
 from answers import assert_right, assert_wrong, numbered
 from scipy import stats
 
+from llmcourse.data.manifest import course_data
 from llmcourse.packed import Scheme
+from llmcourse.teach.chapters.ch08a_efficiency import measures
 from llmcourse.teach.chapters.ch08a_efficiency.measures import paired
 from llmcourse.teach.chapters.ch08a_efficiency.solutions import (
     compensate,
@@ -314,3 +317,26 @@ def test_seeds_that_only_one_has_do_not_count():
     assert paired(runs(0.1, 0.2, 0.9), runs(0.0, 0.1), "kl").n == 2
     with pytest.raises(ValueError, match="1 seeds in both"):
         paired(runs(0.1, 0.2), [*runs(0.3), {"seed": 7.0, "kl": 0}], "kl")
+
+
+def test_the_float_model_is_where_the_student_s_card_says():
+    """Students and pruned models were measured on other text than quantized ones: each has its own zero."""
+    card = (course_data() / "checkpoints" / "student" / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| the teacher \|.*$", card, flags=re.MULTILINE)
+    held_out, _, training = re.findall(r"\d\.\d{4}", row)
+    assert {name: f"{value:.4f}" for name, value in measures.FLOAT.items()} == {
+        "held_out": held_out,
+        "training": training,
+    }
+
+
+def test_each_point_of_the_chart_is_a_stored_model():
+    tables = [measures.stored(name) for name in ("quantization", "students", "pruning")]
+    points = measures.points(*tables)
+    assert [(cost, more) for _, cost, more in points["float16"]] == [(0, 0)]
+    assert points["float16"][0][0] > 4_331_280
+    sizes = {name: [size for size, *_ in found] for name, found in points.items()}
+    assert max(sizes["student, distilled"]) < 10**6 < min(sizes["QAT"]) < 2 * 10**6
+    spread = [cost for _, cost, _ in points["pruned"]]
+    assert len(spread) >= 6
+    assert max(spread) > 0.5 > 0.01 > min(spread)

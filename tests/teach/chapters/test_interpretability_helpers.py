@@ -71,8 +71,8 @@ def test_curves_of_induction_are_the_rows():
     row = dict(text_loss="2.0", second_time="3.0", induction_score="0.5")
     rows = [dict(seed=seed, step=step) | row for seed in "12" for step in ("0", "50")]
     axes = figures.emergence(rows)
-    assert [list(line.get_xdata()) for line in axes[0].lines] == [[50], [50]]
-    assert [list(line.get_xdata()) for line in axes[1].lines] == [[0, 50], [0, 50]]
+    assert [list(line.get_xdata()) for axis in axes for line in axis.lines] == [[50]] * 6
+    assert [axis.lines[1].get_ydata()[0] for axis in axes] == [2.0, 3.0, 0.5]
     history = {50: {"induction": 0.1, "previous token": 0.2, "second time": 4.0}}
     axes = figures.forming(history)
     assert list(axes[0].lines[0].get_ydata()) == [4.0]

@@ -213,20 +213,26 @@ def word_scores(tokens: Sequence[str], scores: Mapping[str, Tensor]) -> np.ndarr
 
 
 def emergence(rows: Sequence[Mapping[str, str]]) -> np.ndarray:
-    """Draw the rows of data/induction/runs.csv: losses of the first seed, and the best induction score of each seed."""
-    _, axes = plots.new_figure(2, width=6.8, height=3.2)
-    seeds = sorted({row["seed"] for row in rows})
-    named = {"text": "text_loss", "random letters, second time": "second_time"}
-    first = [row for row in rows if row["seed"] == seeds[0] and row["step"] != "0"]
-    steps = [int(row["step"]) for row in first]
-    curves = {name: (steps, [float(row[column]) for row in first]) for name, column in named.items()}
-    plots.lines(curves, "step", "nats per character", f"Losses of seed {seeds[0]}", axes[0])
-    scores = {}
-    for seed in seeds:
-        some = [row for row in rows if row["seed"] == seed]
-        scores[f"seed {seed}"] = [int(r["step"]) for r in some], [float(r["induction_score"]) for r in some]
-    plots.lines(scores, "step", "best induction score of a head", "Induction heads form", axes[1])
-    axes[1].set(ylim=(0, 1))
+    """Draw the rows of data/induction/runs.csv, a line for each seed: two losses, and the best induction score."""
+    _, axes = plots.new_figure(3, width=6.8, height=2.9)
+    columns = {
+        "text_loss": ("Plays", "nats per character"),
+        "second_time": ("Random, second time", "nats per character"),
+        "induction_score": ("Heads", "best induction score"),
+    }
+    for axis, (column, (title, unit)) in zip(axes, columns.items(), strict=True):
+        curves: dict[str, tuple[list[int], list[float]]] = {}
+        for row in rows:
+            if row["step"] != "0":  # before it has learned anything
+                steps, values = curves.setdefault(f"seed {row['seed']}", ([], []))
+                steps.append(int(row["step"])), values.append(float(row[column]))
+        plots.lines(curves, "step", unit, title, axis)
+        if axis is not axes[1] and len(curves) > 1:
+            axis.get_legend().remove()
+        axis.title.set_fontsize(10)
+    axes[0].set(ylim=(2.1, 2.6))
+    axes[1].set_ylim(bottom=0)
+    axes[2].set(ylim=(0, 1))
     return axes
 
 
@@ -238,7 +244,7 @@ def named_units(named: Mapping[str, int], looked_at: Mapping[str, int]) -> Axes:
     axis.bar_label(drawn, padding=3)
     axis.invert_yaxis()
     axis.set(xlabel="units")
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return axis
 
 

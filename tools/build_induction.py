@@ -41,6 +41,7 @@ from llmcourse.training import train
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "induction"
 T, BATCH, STEPS, EVERY = 64, 32, 1200, 50
 KEPT = (*range(50, 801, 50), 1000, STEPS)  # checkpoints of seed 1
+DRAWS = 5  # of as many other heads
 SURE = 0.3  # a head with this score is called by the pattern's name
 CURVES = ("seed", "step", "text_loss", "first_time", "second_time", "text_first_time", "text_second_time")
 CURVES += ("induction_score", "induction_head", "previous_score", "previous_head")
@@ -98,10 +99,13 @@ def remove(seed: int, model, measure: Measures) -> list[dict]:
     scores, means = head_scores(model, measure.random.repeat(1, 2)), head_means(model, texts)
     chosen = {"none": []} | {name: rank_heads(scores[name], SURE) for name in ("induction", "previous token")}
     named = {head for heads in chosen.values() for head in heads}
-    others = [head for head in all_heads(model) if head not in named]
+    others, generator = (
+        [head for head in all_heads(model) if head not in named],
+        torch.Generator().manual_seed(seed),
+    )
     sets = list(chosen.items())
     for n in sorted({len(heads) for heads in chosen.values() if heads}):
-        sets += [(f"{n} others", heads) for heads in other_sets(others, n, seed=seed)]
+        sets += [(f"{n} others", heads) for heads in other_sets(others, n, DRAWS, generator)]
     rows = []
     for name, heads in sets:
         for by in ("mean", "zero"):
@@ -138,7 +142,9 @@ def write_checkpoints(kept: dict, text) -> None:
     path = FOLDER / "checkpoints.safetensors"
     with atomic_write(path) as part:
         save_file(tensors, part, {"about": about})
-    print(f"for the card: {path.stat().st_size} bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    print(
+        f"for the card: {path.stat().st_size} bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+    )
 
 
 def main() -> None:

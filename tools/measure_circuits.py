@@ -38,8 +38,8 @@ TEXTS, LOOKS = (
 COLUMNS = ("task", "seed", "method", "true", "found", "right", "missed", "false", "faithful", "faithful_mean")
 COPIES = ("task", "seed", "copies", *COLUMNS[2:])
 TRAINED = ("task", "seed", "heads", "accuracy", "one_less", "method", *COLUMNS[4:])
-HEADS = {"previous token": [(0, 1)], "duplicate token": [(1, 2)], "induction": [(0, 1), (1, 2)]}
-STEPS = {"previous token": 300, "duplicate token": 600, "induction": 1500}
+HEADS = {"previous token": [(0, 1)], "marker parity": [(1, 2)]}
+STEPS = {"previous token": 300, "marker parity": 400}
 
 
 def unrelated(pairs: Pairs) -> Pairs:

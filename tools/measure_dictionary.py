@@ -27,7 +27,14 @@ from llmcourse.interpret.dictionary import (
     train_dictionary,
 )
 from llmcourse.interpret.hooks import hooked, record
-from llmcourse.interpret.naming import name_units, rule_table, strongly_active, structure_rules, token_rules
+from llmcourse.interpret.naming import (
+    name_by_tokens,
+    name_units,
+    rule_table,
+    strongly_active,
+    structure_rules,
+    token_rules,
+)
 from llmcourse.pretrained import load_course_model
 from llmcourse.support.files import atomic_write
 
@@ -103,7 +110,9 @@ def count_names(material: Material, codes: list[torch.Tensor], generator) -> tup
     row = dict(number=codes[0].shape[1], active=len(names), named=len(good))
     row |= dict(different=len({name.rule for name in good}))
     row |= {kind: sum(name.kind == kind for name in good) for kind in ("token", "before", "pair", "place")}
-    return row | dict(shuffled=sum(name.good for name in by_luck)), names
+    by_tokens = name_by_tokens(active[0], material.pieces[0], active[1], material.pieces[1])
+    row |= dict(among_five=sum(name.good for name in by_tokens))
+    return row | dict(shuffled=sum(name.good for name in by_luck)), [*names, *by_tokens]
 
 
 def examples(material: Material, codes: list[torch.Tensor], unit: int, n: int = 5) -> str:

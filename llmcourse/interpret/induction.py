@@ -4,8 +4,7 @@ Dimensions: B rows, T time, V vocabulary, C width, H heads.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 
 import torch
 from safetensors import safe_open
@@ -154,13 +153,12 @@ def rank_heads(scores: Tensor, at_least: float) -> list[tuple[int, int]]:
 
 
 def other_sets(
-    places: Iterable[tuple[int, int]], n: int, most: int = 10, seed: int = 0
+    places: Sequence[tuple[int, int]], n: int, draws: int, generator: torch.Generator
 ) -> list[tuple[tuple[int, int], ...]]:
-    """Return all sets of `n` of the heads `places`, or `most` random ones of them: what removing chosen heads is compared with.
+    """Return the different ones among `draws` random sets of `n` of the heads `places`: what removing chosen heads is compared with.
 
-    >>> other_sets([(0, 0), (0, 1), (1, 0)], 2)
-    [((0, 0), (0, 1)), ((0, 0), (1, 0)), ((0, 1), (1, 0))]
+    >>> other_sets([(0, 0), (0, 1), (1, 0)], 3, draws=5, generator=torch.Generator())
+    [((0, 0), (0, 1), (1, 0))]
     """
-    sets = list(combinations(sorted(places), n))
-    order = torch.randperm(len(sets), generator=torch.Generator().manual_seed(seed))
-    return [sets[i] for i in order[:most].sort().values.tolist()]
+    drawn = [torch.randperm(len(places), generator=generator)[:n].tolist() for _ in range(draws)]
+    return sorted({tuple(sorted(places[i] for i in some)) for some in drawn if len(some) == n})

@@ -37,7 +37,7 @@ class Named:
 
     @property
     def kind(self) -> str:
-        """The kind of the rule: "token", "before", "pair" or "place"."""
+        """The kind of the rule: "token", "before", "pair", "place" or "among"."""
         return self.rule.partition(" ")[0]
 
 
@@ -121,12 +121,39 @@ def name_units(
     both = active.T @ rules  # (U, R)
     f1 = 2 * both / (active.sum(0)[:, None] + rules.sum(0)).clamp(min=1)
     best = f1.argmax(1)
-    found = []
-    for unit in range(active.shape[1]):
-        if min(active[:, unit].sum(), new_active[:, unit].sum()) < LEAST:
-            continue
-        on, rule = new_active[:, unit], new_rules[:, best[unit]]
-        hit = (on * rule).sum().item()
-        precision, recall = hit / max(rule.sum().item(), 1), hit / on.sum().item()
-        found.append(Named(unit, names[best[unit]], precision, recall))
+    return [
+        _checked(unit, names[best[unit]], new_active[:, unit], new_rules[:, best[unit]])
+        for unit in _looked_at(active, new_active)
+    ]
+
+
+def name_by_tokens(
+    active: Tensor, pieces: Sequence[str], new_active: Tensor, new_pieces: Sequence[str], most: int = 5
+) -> list[Named]:
+    """Return for the same units the rule "among 'x' 'y'": the token is one of at most `most`, and how good it is.
+
+    They are the tokens, of five or more, at half or more of which the unit is active; of more such tokens those
+    with the most of its activity. A unit without one is left out.
+    """
+    types = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    ids = torch.tensor([types[piece] for piece in pieces])
+    counts = torch.bincount(ids, minlength=len(types)).float()  # (P,)
+    hits = torch.zeros(len(types), active.shape[1]).index_add_(0, ids, active)  # (P, U)
+    hits = hits * ((hits >= counts[:, None] / 2) & (counts[:, None] >= 5))
+    new_ids, found, told = torch.tensor([types.get(piece, -1) for piece in new_pieces]), [], list(types)
+    for unit in _looked_at(active, new_active):
+        values, chosen = hits[:, unit].topk(min(most, len(types)))
+        if len(chosen := chosen[values > 0]):
+            name = "among " + " ".join(repr(told[i]) for i in chosen.tolist())
+            found.append(_checked(unit, name, new_active[:, unit], torch.isin(new_ids, chosen).float()))
     return found
+
+
+def _looked_at(active: Tensor, new_active: Tensor) -> list[int]:
+    """Return the units that are active often enough on both texts."""
+    return ((active.sum(0) >= LEAST) & (new_active.sum(0) >= LEAST)).nonzero()[:, 0].tolist()
+
+
+def _checked(unit: int, name: str, on: Tensor, rule: Tensor) -> Named:
+    hit = (on * rule).sum().item()
+    return Named(unit, name, hit / max(rule.sum().item(), 1), hit / on.sum().item())

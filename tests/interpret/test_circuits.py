@@ -1,8 +1,11 @@
 """Circuits found against circuits planted; effects and faithfulness against patching, and against all and none."""
 
+import csv
+
 import pytest
 import torch
 
+from llmcourse.data.manifest import course_data
 from llmcourse.interpret.ablation import ablate_heads, head_means
 from llmcourse.interpret.circuits import (
     Exchange,
@@ -140,3 +143,21 @@ def test_texts_that_do_not_pair_or_do_not_differ_are_refused(induction):
     with pytest.raises(ValueError, match="to take away"):
         faithfulness(model, clean, corrupted, metric, [], kind="restore")
     assert not any(len(module._forward_hooks) for module in model.modules())
+
+
+def test_the_stored_table_says_what_the_method_finds():
+    with (course_data() / "circuits" / "found.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for kind in ("corrupt", "restore", "mean", "prune"):
+        mine = [row for row in rows if row["method"] == kind]
+        assert {row["task"] for row in mine} == set(TASKS)
+        assert len(mine) == 3 * len(TASKS)
+        assert all(row["missed"] == row["false"] == "0" for row in mine)
+        assert all(float(row["faithful"]) >= 0.95 and float(row["faithful_mean"]) >= 0.95 for row in mine)
+    for row in rows[:: len(rows) // 4]:
+        planted = plant(row["task"], int(row["seed"]))
+        assert row["true"] == " ".join(f"{layer}.{head}" for layer, head in sorted(planted.heads))
+    zero = next(row for row in rows if (row["task"], row["seed"], row["method"]) == ("induction", "0", "zero"))
+    planted = plant("induction", 0)
+    found = find_circuit(*parts_of(planted, 60, seed=100), kind="zero")
+    assert zero["found"] == " ".join(f"{layer}.{head}" for layer, head in sorted(found))

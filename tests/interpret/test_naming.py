@@ -5,7 +5,14 @@ import pytest
 import torch
 from sklearn.metrics import precision_score, recall_score
 
-from llmcourse.interpret.naming import name_units, rule_table, strongly_active, structure_rules, token_rules
+from llmcourse.interpret.naming import (
+    name_by_tokens,
+    name_units,
+    rule_table,
+    strongly_active,
+    structure_rules,
+    token_rules,
+)
 
 PIECES = [
     "NURSE",
@@ -116,3 +123,21 @@ def test_rules_of_real_text_agree_with_numpy():
     pieces = ["to", " be"] * 25
     table = rule_table(pieces, ["token 'to'", "before 'to'"])
     assert np.array_equal(table.numpy(), np.array([[1, 0], [0, 1]] * 25))
+
+
+def test_a_unit_for_a_few_tokens_is_named_by_them():
+    generator = torch.Generator().manual_seed(2)
+    texts = [["say", "said", "cry", "go", "be"][i] for i in torch.randint(5, (600,), generator=generator)]
+    active = torch.tensor([[piece in ("say", "said", "cry"), piece == "go"] for piece in texts]).float()
+    active[::7, 0] = 0
+    found = name_by_tokens(active[:300], texts[:300], active[300:], texts[300:])
+    names = [set(name.rule.split()[1:]) for name in found]
+    assert names == [{"'say'", "'said'", "'cry'"}, {"'go'"}]
+    assert found[0].recall == 1
+    assert found[0].precision == pytest.approx(
+        precision_score(active[300:, 0], np.isin(texts[300:], ["say", "said", "cry"]))
+    )
+    assert (found[1].kind, found[1].precision, found[1].recall) == ("among", 1, 1)
+    assert (
+        len(name_by_tokens(active[:300], texts[:300], active[300:], texts[300:], most=1)[0].rule.split()) == 2
+    )

@@ -40,8 +40,8 @@ def integrated_gradients(
     it is integrated by Gauss and Legendre's rule with `n_steps` points, and multiplied by the way. The
     `baseline` says what counts as nothing, and is part of the answer: a token id that stands everywhere, such as
     the end token, or as many ids as the text has; a token equal to the baseline's gets 0. None is embeddings of
-    zeros, the default of captum: in a model with norms not to be trusted, as they make large numbers
-    of any that are not 0, so the sum is missed however many steps there are. Look at `gap`. Raises
+    zeros, the default of captum: not to be trusted in a model with norms, which make large numbers of any that
+    are not 0, so that of several layers the sum is missed however many steps there are. Look at `gap`. Raises
     ValueError for an unknown class, for a baseline of another length, and as `record` does.
 
     >>> from llmcourse.config import ModelConfig

@@ -95,8 +95,8 @@ def hooked(model: GPT, edits: Mapping[str, Edit]) -> Iterator[GPT]:
 
     A function that returns None leaves the tensor as it is, and so can look at it. Gradients pass. Blocks
     may be nested: the inner one sees what the outer one made. Whatever runs the model runs it so: a loss,
-    `generate` (which leaves the fast decoders out), training. At the end of the block, after an error as
-    well, nothing is left. Raises ValueError as `record` does, and when a function returns something else
+    `generate` (which leaves the fast decoders out; begin to write within the block), training. At the end of
+    the block, after an error as well, nothing is left. Raises ValueError as `record` does, and when a function returns something else
     than a tensor of that shape and dtype.
 
     >>> from llmcourse.config import ModelConfig

@@ -1,4 +1,4 @@
-"""Schematic pictures of chapter 8b: the residual stream, and two heads that copy."""
+"""Figures of chapter 8b: the residual stream, two heads that copy, and what each method found."""
 
 from collections.abc import Mapping, Sequence
 

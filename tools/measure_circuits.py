@@ -38,8 +38,8 @@ TEXTS, LOOKS = (
 COLUMNS = ("task", "seed", "method", "true", "found", "right", "missed", "false", "faithful", "faithful_mean")
 COPIES = ("task", "seed", "copies", *COLUMNS[2:])
 TRAINED = ("task", "seed", "heads", "accuracy", "one_less", "method", *COLUMNS[4:])
-HEADS = {"previous token": [(0, 1)], "marker parity": [(1, 2)]}
-STEPS = {"previous token": 300, "marker parity": 400}
+HEADS = {"previous token": [(0, 1)], "bracket depth": [(0, 3)]}
+STEPS = {"previous token": 300, "bracket depth": 500}
 
 
 def unrelated(pairs: Pairs) -> Pairs:

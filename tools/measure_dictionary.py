@@ -52,6 +52,7 @@ NAMED = (
     "before",
     "pair",
     "place",
+    "among_five",
     "shuffled",
 )
 LOSS = ("seed", "states", "explained", "bits_per_byte")

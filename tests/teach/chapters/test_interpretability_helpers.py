@@ -81,8 +81,8 @@ def test_curves_of_induction_are_the_rows():
 def test_the_largest_score_is_marked():
     axes = figures.word_scores(["a", " b"], {"m": torch.tensor([0.1, -0.5]), "n": torch.tensor([0.3, 0.1])})
     assert [axis.get_title(loc="left") for axis in axes] == ["m: largest at ␣b", "n: largest at a"]
-    axis = figures.named_units({"features": 3}, {"features": 9})
-    assert [bar.get_width() for bar in axis.patches] == [9, 3]
+    axis = figures.named_units({"features": 9}, {"features": 3}, {"features": 5})
+    assert [bar.get_width() for bar in axis.patches] == [9, 3, 5]
 
 
 # ---- cues -----------------------------------------------------------------------------------

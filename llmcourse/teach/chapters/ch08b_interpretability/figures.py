@@ -236,15 +236,25 @@ def emergence(rows: Sequence[Mapping[str, str]]) -> np.ndarray:
     return axes
 
 
-def named_units(named: Mapping[str, int], looked_at: Mapping[str, int]) -> Axes:
-    """Draw for each kind of unit how many have a name that holds on another text, of those that were looked at."""
-    axis = plots.new_figure(height=0.9 + 0.4 * len(named))[1]
-    axis.barh(list(looked_at), list(looked_at.values()), color="0.88", label="active on both texts")
-    drawn = axis.barh(list(named), list(named.values()), color=COLORS[0], label="of these named")
-    axis.bar_label(drawn, padding=3)
+def named_units(
+    active: Mapping[str, float], by_rule: Mapping[str, float], by_list: Mapping[str, float]
+) -> Axes:
+    """Draw for each kind of unit how many are active, and how many have a name: by one rule, by a list of tokens."""
+    axis = plots.new_figure(height=1.2 + 0.45 * len(active))[1]
+    y = np.arange(len(active))
+    axis.barh(y, list(active.values()), 0.8, color="0.88", label="active on both texts")
+    looks = (
+        ("named by one rule", by_rule, COLORS[0], ""),
+        ("by a list of five tokens", by_list, COLORS[1], "//"),
+    )
+    for i, (name, counts, color, hatch) in enumerate(looks):
+        style = dict(color=color, hatch=hatch, edgecolor="white", label=name)
+        drawn = axis.barh(y + 0.36 * (i - 0.5), [counts[kind] for kind in active], 0.34, **style)
+        axis.bar_label(drawn, fmt="{:.0f}", padding=3, fontsize=8)
+    axis.set_yticks(y, list(active))
     axis.invert_yaxis()
     axis.set(xlabel="units")
-    axis.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axis.legend(frameon=False, ncols=3, fontsize=8, loc="lower center", bbox_to_anchor=(0.45, 1.0))
     return axis
 
 

@@ -145,8 +145,10 @@ def decoding(rounds: int) -> Iterator[Result]:
                 )
 
 
-def ctranslate2_writer(model: GPT, folder: str) -> Callable[[Tensor], list[int]]:
-    """Convert `model` for CTranslate2 and return a function from a prompt (T,) to 96 greedy ids."""
+def ctranslate2_writer(
+    model: GPT, folder: str, compute_type: str = "float32", new: int = NEW
+) -> Callable[[Tensor], list[int]]:
+    """Convert `model` for CTranslate2 and return a function from a prompt (T,) to `new` greedy ids."""
     import ctranslate2
     from ctranslate2.converters import TransformersConverter
 
@@ -156,11 +158,11 @@ def ctranslate2_writer(model: GPT, folder: str) -> Callable[[Tensor], list[int]]
             return SimpleNamespace(get_vocab=lambda: names, bos_token="0", eos_token="0", unk_token="0")
 
     to_transformers(model).save_pretrained(Path(folder, "transformers"))
-    Converter(str(Path(folder, "transformers"))).convert(str(Path(folder, "ctranslate2")))
+    Converter(str(Path(folder, "transformers"))).convert(str(Path(folder, "ctranslate2")), force=True)
     threads = dict(inter_threads=1, intra_threads=1)
-    generator = ctranslate2.Generator(str(Path(folder, "ctranslate2")), compute_type="float32", **threads)
+    generator = ctranslate2.Generator(str(Path(folder, "ctranslate2")), compute_type=compute_type, **threads)
     options = dict(
-        max_length=NEW, min_length=NEW, sampling_topk=1, include_prompt_in_result=False, end_token=[]
+        max_length=new, min_length=new, sampling_topk=1, include_prompt_in_result=False, end_token=[]
     )
 
     def write(prompt: Tensor) -> list[int]:

@@ -109,15 +109,18 @@ def unpack_bits(packed: Tensor, bits: int, n: int) -> Tensor:
     return codes.flatten(-2)[..., :n].to(torch.uint8)
 
 
-def dequantize_weight(codes: Tensor, scales: Tensor, zeros: Tensor | None, scheme: Scheme) -> Tensor:
-    """Return the float32 weight (O, I) that the codes stand for: (code - zero) · scale.
+def dequantized(codes: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
+    """Return (codes - zeros) · scales in float32; `scales` and `zeros` broadcast to the shape of `codes`.
 
     Source: Jacob et al. 2017, arXiv:1712.05877, eq. 1.
     """
-    blocks = scheme.blocks(codes).float()
-    if zeros is not None:
-        blocks = blocks - zeros.reshape(-1, 1)
-    return (blocks * scales.float().reshape(-1, 1)).view(codes.shape)
+    return (codes.float() if zeros is None else codes.float() - zeros) * scales.float()
+
+
+def dequantize_weight(codes: Tensor, scales: Tensor, zeros: Tensor | None, scheme: Scheme) -> Tensor:
+    """Return the float32 weight (O, I) that codes (O, I) stand for, with `scheme.scale_shape((O, I))` scales."""
+    columns = (part if part is None else part.reshape(-1, 1) for part in (scales, zeros))
+    return dequantized(scheme.blocks(codes), *columns).view(codes.shape)
 
 
 class StoredWeight(nn.Module):

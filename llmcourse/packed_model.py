@@ -43,8 +43,9 @@ def are_tied(model: nn.Module) -> bool:
 
 
 def tie(model: nn.Module) -> None:
-    """Let the unembedding read what the packed token embedding reads; a float one stays as it is."""
-    if isinstance(model.token_embedding, Packed):
+    """Let the packed unembedding read what the packed token embedding reads; floats stay as they are."""
+    if isinstance(model.token_embedding, Packed) and isinstance(model.unembedding, Packed):
+        model.unembedding.scheme = model.token_embedding.scheme
         for name in Packed.PARTS:
             setattr(model.unembedding, name, getattr(model.token_embedding, name))
 

@@ -9,9 +9,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from llmcourse.compress.rounding import block_linears, dequantized, fit_scales, pack_ends, to_codes
+from llmcourse.compress.rounding import block_linears, fit_scales, pack_ends, to_codes
 from llmcourse.model import GPT
-from llmcourse.packed import PackedLinear, Scheme
+from llmcourse.packed import PackedLinear, Scheme, dequantized
 from llmcourse.support.inputs import number
 from llmcourse.weights import unwrap
 

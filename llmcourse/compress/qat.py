@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from llmcourse.compress.rounding import (
     best_shares,
     block_linears,
-    dequantized,
     fit_scales,
     nearest,
     quantize_weight,
 )
 from llmcourse.model import GPT
-from llmcourse.packed import PackedEmbedding, PackedLinear, Scheme
+from llmcourse.packed import PackedEmbedding, PackedLinear, Scheme, dequantized
 from llmcourse.packed_model import are_tied, tie
 from llmcourse.weights import unwrap
 
@@ -55,8 +54,8 @@ def fake_quantize(weight: Tensor, scheme: Scheme, clip: bool | Tensor = False) -
     >>> rounded.sum().backward(); rounded.tolist(), w.grad.tolist()
     ([[-1.0, 0.0, 1.0]], [[1.0, 1.0, 1.0]])
 
-    Source: Bengio et al. 2013, arXiv:1308.3432, sec. 4; Jacob et al. 2017, arXiv:1712.05877, sec. 3.1
-    and eq. 12.
+    Source: Bengio et al. 2013, arXiv:1308.3432; at the edge Hubara et al. 2016, arXiv:1602.02830, eq. 4;
+    Jacob et al. 2017, arXiv:1712.05877, sec. 3 and eq. 12.
     """
     return _StraightThrough.apply(weight, scheme, clip)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from llmcourse.model import GPT
-from llmcourse.packed import Packed, PackedEmbedding, PackedLinear, Scheme, StoredWeight, dequantize_weight
+from llmcourse.packed import PackedEmbedding, PackedLinear, Scheme, StoredWeight, dequantize_weight
 from llmcourse.packed_model import are_tied, tie
 from llmcourse.weights import unwrap
 
@@ -31,7 +31,7 @@ def fit_scales(weight: Tensor, scheme: Scheme, clip: bool | Tensor = False) -> t
     >>> scales.tolist(), zeros.tolist()
     ([1.0], [1])
 
-    Source: Jacob et al. 2017, arXiv:1712.05877, sec. 2.1 and eq. 11.
+    Source: Jacob et al. 2017, arXiv:1712.05877, sec. 3.1 and eq. 12.
     """
     blocks = scheme.blocks(weight.detach().float())
     if not torch.isfinite(blocks).all():
@@ -54,13 +54,13 @@ def best_shares(weight: Tensor, scheme: Scheme) -> Tensor:
 
     The shape is `scheme.scale_shape(weight.shape)`. Raises ValueError as `fit_scales` does.
 
-    Source: Choukroun et al. 2019, arXiv:1902.06822, sec. 3.
+    Source: Choukroun et al. 2019, arXiv:1902.06822.
     """
-    blocks, errors = scheme.blocks(weight.detach().float()), []
+    weight, errors = weight.detach().float(), []
     for share in SHARES:
-        parts = [p if p is None else p.reshape(-1, 1) for p in fit_scales(weight, scheme, share)]
-        errors.append((dequantized(to_codes(blocks, *parts, scheme), *parts) - blocks).square().sum(1))
-    return SHARES.to(blocks.device)[torch.stack(errors).argmin(0)].view(scheme.scale_shape(weight.shape))
+        restored = dequantize_weight(*quantize_weight(weight, scheme, share), scheme)
+        errors.append(scheme.blocks(restored - weight).square().sum(1))
+    return SHARES.to(weight.device)[torch.stack(errors).argmin(0)].view(scheme.scale_shape(weight.shape))
 
 
 def nearest(weight: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
@@ -77,11 +77,6 @@ def to_codes(weight: Tensor, scales: Tensor, zeros: Tensor | None, scheme: Schem
     """Return the nearest code of each weight, int8, or uint8 for an asymmetric scheme."""
     codes = nearest(weight, scales, zeros).clamp(scheme.low, scheme.high)
     return codes.to(torch.int8 if scheme.symmetric else torch.uint8)
-
-
-def dequantized(codes: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
-    """Return (codes - zeros) · scales for parts that broadcast, as in `to_codes`."""
-    return (codes.float() if zeros is None else codes.float() - zeros) * scales.float()
 
 
 def quantize_weight(
@@ -158,6 +153,3 @@ def pack_ends(model: GPT, scheme: Scheme, clip: bool = False) -> None:
     model.token_embedding = PackedEmbedding.from_codes(*quantize_weight(table, scheme, clip), scheme)
     if tied:
         tie(model)
-
-
-__all__ = ["Packed", "dequantize_weight", "fit_scales", "pack_linear", "quantize_model", "quantize_weight"]

@@ -1,7 +1,8 @@
 """Decoding with the machine code of `fast/kernels.py`: where the numbers of a model lie, and what it holds of texts.
 
 It serves float32 and float64 models on a CPU that are small enough for one thread (`LARGEST`), and whose
-parts `fast/decoding.py` or `fast/cross_decoding.py` knows. No weight is copied.
+parts `fast/decoding.py` or `fast/cross_decoding.py` knows; of float32 models also those that are packed as
+int8. No weight is copied.
 
 Dimensions: B texts or sources, T tokens of each, N rows, R targets, L layers, G heads of keys and values,
 D head width, S positions, V vocabulary.

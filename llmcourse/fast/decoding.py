@@ -3,7 +3,8 @@
 In a small model, calling modules, splitting and copying tensors and allocating memory cost as much
 as the matrix products (benchmarks/RESULTS.md: generation). Here the operations of `GPT.forward` are
 collected once, on the same weights, and then run for each token. Some take another way to the same
-numbers: tests compare the logits, to the rounding of the last bits.
+numbers: tests compare the logits, to the rounding of the last bits; where weights are packed as int8,
+to that of rows of int16 in machine code, and of bfloat16 in torch.
 
 - What stands around a product of matrices is done on the way (`fast/products.py`).
 - Results land in memory that is taken once, such as the row that holds q, k and v.

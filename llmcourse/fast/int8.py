@@ -10,11 +10,11 @@ Dimensions: N rows, K inputs and M outputs of a product.
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from llmcourse.fast.machine import carray, inner, pointer
+from llmcourse.fast.machine import inner, pointer
 
 LANES = 16  # int32 sums in a register of 512 bits, each of two products at a time
 INT8, INT16, INT32 = (ir.IntType(bits) for bits in (8, 16, 32))

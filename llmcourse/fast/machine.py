@@ -1,7 +1,7 @@
-"""What the loops of `fast/kernels.py` ask of numba: how they are compiled, numbers at an address, and exp.
+"""What the loops of `fast/kernels.py` ask of numba: how they are compiled, numbers at an address, exp and others.
 
 The compiled code is kept beside `kernels.py`, or in numba's cache for users, and made anew when that file
-changes; after a change here, touch it.
+changes; after a change here, or in `linear.py` and `int8.py`, touch it.
 """
 
 import math

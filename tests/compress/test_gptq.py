@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from llmcourse.compress.gptq import collect_hessian, gptq, inverse_root, quantize_gptq
-from llmcourse.compress.rounding import dequantized, fit_scales, quantize_model, quantize_weight, to_codes
+from llmcourse.compress.rounding import fit_scales, quantize_model, quantize_weight, to_codes
 from llmcourse.model import GPT, ModelConfig
-from llmcourse.packed import Scheme, dequantize_weight
+from llmcourse.packed import Scheme, dequantize_weight, dequantized
 from llmcourse.tune.techniques import make_config, make_model
 
 SCHEMES = [Scheme(b, g, s) for b in (2, 3, 4) for g in (4, "row", "tensor") for s in (True, False)]
@@ -80,7 +80,7 @@ def test_each_column_is_rounded_from_what_least_squares_leaves_for_it(scheme, da
 
 
 def by_obq(weight, hessian, scheme, order):
-    """Optimal Brain Quantization, arXiv:2208.11580, eq. 7, with the inverse over what is left, made anew."""
+    """Optimal Brain Quantization, arXiv:2208.11580, sec. 5, with the inverse over what is left, made anew."""
     scales, zeros = fit_scales(weight, scheme)
     left, codes, remaining = weight.double(), torch.zeros(weight.shape), list(order)
     while remaining:

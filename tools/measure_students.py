@@ -234,7 +234,10 @@ def recovery_runs(seed: int) -> dict[tuple, object]:
 
 def read(path: Path) -> list[dict]:
     """Return the rows of a table, none if it is not there."""
-    return list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def write(path: Path, rows: list[dict], columns=COLUMNS) -> None:

@@ -73,16 +73,16 @@ def paired(one: Iterable[Mapping], other: Iterable[Mapping], column: str) -> Dif
     return Difference(mean(gaps), half, p, n)
 
 
-def summary(values: Sequence[float], digits: int = 0) -> str:
+def summary(values: Sequence[float], unit: str = "") -> str:
     """Return the mean of the values of several seeds and half of Student's 95 % interval, as a text.
 
-    >>> summary([50.0, 54.0, 58.0]), summary([61.3])
-    ('54 ± 10, 3 seeds', '61')
+    >>> summary([50.0, 54.0, 58.0], " %"), summary([61.3])
+    ('54 % ± 10 %, 3 seeds', '61')
     """
     if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
+        return f"{values[0]:.0f}{unit}"
     half = float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    return f"{mean(values):.{digits}f} ± {half:.{digits}f}, {len(values)} seeds"
+    return f"{mean(values):.0f}{unit} ± {half:.0f}{unit}, {len(values)} seeds"
 
 
 def points(

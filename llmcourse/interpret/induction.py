@@ -35,7 +35,7 @@ def repeated_rows(
     tells what comes next.
 
     >>> repeated_rows([7, 8, 9], 1, 6, torch.Generator().manual_seed(3), (3, 3)).tolist()
-    [[9, 7, 8, 9, 7, 8]]
+    [[9, 8, 7, 9, 8, 7]]
     """
     low, high = periods
     if not 1 <= low <= high:

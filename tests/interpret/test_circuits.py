@@ -157,7 +157,9 @@ def test_the_stored_table_says_what_the_method_finds():
     for row in rows[:: len(rows) // 4]:
         planted = plant(row["task"], int(row["seed"]))
         assert row["true"] == " ".join(f"{layer}.{head}" for layer, head in sorted(planted.heads))
-    zero = next(row for row in rows if (row["task"], row["seed"], row["method"]) == ("induction", "0", "zero"))
+    zero = next(
+        row for row in rows if (row["task"], row["seed"], row["method"]) == ("induction", "0", "zero")
+    )
     planted = plant("induction", 0)
     found = find_circuit(*parts_of(planted, 60, seed=100), kind="zero")
     assert zero["found"] == " ".join(f"{layer}.{head}" for layer, head in sorted(found))

@@ -227,7 +227,7 @@ def emergence(rows: Sequence[Mapping[str, str]]) -> np.ndarray:
                 steps, values = curves.setdefault(f"seed {row['seed']}", ([], []))
                 steps.append(int(row["step"])), values.append(float(row[column]))
         plots.lines(curves, "step", unit, title, axis)
-        if axis is not axes[1] and len(curves) > 1:
+        if axis is not axes[0] and len(curves) > 1:
             axis.get_legend().remove()
         axis.title.set_fontsize(10)
     axes[0].set(ylim=(2.1, 2.6))

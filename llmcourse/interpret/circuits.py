@@ -89,6 +89,8 @@ def all_heads(model: GPT) -> list[Place]:
 def head_effects(model: GPT, clean, corrupted, metric: Metric, kind: str = "corrupt") -> Tensor:
     """Return (L, H): the share of the difference that each head moves when it alone is exchanged (`Exchange`).
 
+    With "restore" it is what `patching.patch_heads` measures, from the clean text into the corrupted one.
+
     Source: Heimersheim & Nanda 2024, arXiv:2404.15255 ("corrupt" is noising, "restore" denoising).
     """
     exchange = Exchange(model, clean, corrupted, metric, kind)

@@ -1,4 +1,4 @@
-r"""Name units by rules: where is a unit active, and does a simple rule about the text say so, on new text as well?
+r"""Name units by rules: where a unit is active, and whether a simple rule about the text says so, on new text as well.
 
 A rule is read off the tokens: which token stands here, which one before, whether it is in a speaker's name, ...
 A name is found on one text and checked on another one.

@@ -1,4 +1,4 @@
-"""Linear probes: can a layer's states tell something, and is it the states or the probe that knows?
+"""Linear probes: what a layer's states can tell, and whether it is the states or the probe that knows.
 
 A probe that answers well may only have learned which words have which label. Two remedies: a control task,
 random labels that belong to word types, which shows how much the probe can learn by heart; and test words

@@ -1,4 +1,4 @@
-r"""What a probe may ask of a token, told by rules from the text: is it in a stage direction, how far into its line?
+r"""What a probe may ask of a token, told by rules from the text: how far it is into its line, whether in a stage direction.
 
 `pieces` are the texts of the tokens, in order; a label speaks of the text up to the end of its token.
 Little of it can be seen in the piece alone.

@@ -298,6 +298,7 @@ imitation, not information.
 | Model | {parameters:,} parameters: Llama's parts, 2 layers, width 96, 3 heads, context 128, tied embeddings |
 | Training | {steps} steps of 8 x 128 tokens ({epochs:.2f} epochs), half cross-entropy and half soft targets of temperature 2, Muon (matrices in the blocks, 0.02) and AdamW (the rest, 8e-3), both with linear decay to 0, weight decay 0.1, no dropout, bfloat16 matrix products, seed {seed} |
 | Time | about {seconds:.0f} s of processor time on {threads} thread(s) of {machine} |
+| Validation | {validation_bits:.4f} bits per byte; below beside its controls |
 | model.safetensors | {size} bytes, float16, sha256 {sha256} |
 | Licence | Apache-2.0 |
 | Limits | those of its teacher: Early modern English only; invents names and facts; repeats what the plays contain, insults and prejudices of 1600 included |
@@ -394,6 +395,7 @@ def build_student(folder: Path, threads: int | None) -> None:
         machine=platform.machine(),
         size=len(weights),
         sha256=hashlib.sha256(weights).hexdigest(),
+        validation_bits=in_bits(losses["with its teacher"][0], n_bytes[0]),
         training_tokens=len(texts[2]),
         rows="\n".join(lines),
     )

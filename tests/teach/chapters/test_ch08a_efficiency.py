@@ -77,6 +77,7 @@ WRONG_ROUND = [
     (lambda row, bits, group: rule(row, bits, group, top=2**bits - 1), "codes have a sign"),
     (lambda row, bits, group: rule(row, bits, group, nearest=torch.trunc), "cut off"),
     (lambda row, bits, group: rule(row, bits, group, nearest=torch.floor), "always round down"),
+    (lambda row, bits, group: rule(row, bits, len(row) // group), "not how many groups"),
     (lambda row, bits, group: row, "as it is"),
     (lambda row, bits, group: row.round(), "without a scale"),
     (lambda row, bits, group: round_groups(row, 3, group), "8 bits and groups of 6"),
@@ -134,6 +135,8 @@ WRONG_BYTES = [
     (lambda r, c, b, g: r * (c * b // 8) + 2 * r * c / g, "the last byte of a row counts whole"),
     (lambda r, c, b, g: math.ceil(r * c * b / 8) + 2 * r * c / g, "each ROW begins"),
     (lambda r, c, b, g: r * c * b / 8 + 2 * r * c / g, "a fraction of one"),
+    (lambda r, c, b, g: r * (c // g) * math.ceil(g * b / 8) + 2 * r * c / g, "not each group"),
+    (lambda r, c, b, g: r * math.ceil(c * b / 8) + 16 * r * c / g, "of 16 bits takes two"),
     (lambda r, c, b, g: packed_bytes(r, c, 4, g), "3 bits and groups of 32"),
     (lambda r, c, b, g: packed_bytes(r, c, b, g) + 100, "yours is"),
 ]
@@ -185,6 +188,8 @@ WRONG["08a-compensate"] = numbered(
         (lambda w, H, v: w[1:] - (v - w[0]) * inv(H)[1:, 0] / inv(H)[0, 0], "the sign is wrong"),
         (lambda w, H, v: (v - w[0]) * inv(H)[1:, 0] / inv(H)[0, 0], "by how much they move"),
         (lambda w, H, v: w[1:] - (v - w[0]) * H[1:, 0] / H[0, 0], "where its inverse belongs"),
+        (lambda w, H, v: w[1:] - (v - w[0]) * H[1:, 0], "where its inverse belongs"),
+        (lambda w, H, v: w[1:] - v * torch.linalg.solve(H[1:, 1:], H[1:, 0]), "is value - weights[0]"),
         (lambda w, H, v: w[1:] + (v - w[0]) * inv(H)[1:, 0], "you divide by nothing"),
         (lambda w, H, v: w[1:] - (v - w[0]) * H[1:, 0] / H.diagonal()[1:], "each weight for itself"),
         (lambda w, H, v: w[1:] - (v - w[0]) / (len(w) - 1), "shared out evenly"),
@@ -247,6 +252,12 @@ def with_exp(student, teacher, targets, temperature, share):
     return share * temperature**2 * soft + (1 - share) * F.cross_entropy(student, targets)
 
 
+def with_logs_of_softmax(student, teacher, targets, temperature, share):
+    p, q = ((x / temperature).softmax(-1) for x in (teacher, student))
+    soft = (p * (p.log() - q.log())).sum(-1).mean()
+    return share * temperature**2 * soft + (1 - share) * F.cross_entropy(student, targets)
+
+
 WRONG["08a-distill"] = numbered(
     [
         (mixed(soft=lambda T, a: a), "the factor temperature² is missing"),
@@ -261,7 +272,8 @@ WRONG["08a-distill"] = numbered(
         (mixed(hard=0.0), "the targets' part is missing"),
         (mixed(soft=0.0), "the teacher's part is missing"),
         (mixed(hard=lambda T, a: 1.0), "the weight 1 - share"),
-        (with_exp, "nan"),
+        (with_exp, "use log_softmax"),
+        (with_logs_of_softmax, "use log_softmax"),
         (lambda s, t, y, T, a: distillation_loss(s, t, y, 2.0, a), "temperature 3"),
     ]
 )

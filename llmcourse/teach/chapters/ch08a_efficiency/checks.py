@@ -84,6 +84,9 @@ def check_round(answer):
         ),
         "you return the row as it is: nothing is rounded": lambda row, bits, group: row,
         "a group is `group` NEIGHBOURS: row.view(-1, group) has one in each line": rounded(**interleaved),
+        "`group` is how many weights a group has, not how many groups there are": rounded(
+            split=lambda row, group: row.view(group, -1)
+        ),
         "this rule measures from the group's smallest weight; here a code 0 stands for the weight 0": rounded(
             lambda groups: groups.amax(1, keepdim=True) - groups.amin(1, keepdim=True),
             lambda bits: 2**bits - 1,
@@ -137,6 +140,7 @@ def check_bytes(answer):
             5,
         ),
         "right for four matrices, but not for 7 x 9 in 2 bits, groups of 9: {right}": (7, 9, 2, 9),
+        "right for five matrices, but not for 4 x 12 in 3 bits, groups of 4: {right}": (4, 12, 3, 4),
     }
     slips = {
         "the scales are stored too: two bytes for each group": size(scale=0),
@@ -159,6 +163,10 @@ def check_bytes(answer):
         "each ROW begins in a new byte: round up before you multiply by the rows": size(
             codes=lambda r, row: math.ceil(r * row)
         ),
+        "only a ROW begins in a new byte, not each group: round up the bytes of the whole row": (
+            lambda r, c, bits, g: r * (c // g) * math.ceil(g * bits / 8) + 2 * r * c / g
+        ),
+        "bytes are asked for: a scale of 16 bits takes two": size(scale=16),
     }
     examine(answer, size(), cases, slips, rtol=0, atol=1e-3)
     return "codes and scales: in groups of 64, a scale adds a quarter of a bit to each weight."
@@ -221,6 +229,12 @@ def check_compensate(answer):
         "you use H where its inverse belongs": (
             moved(lambda w, H, e: e * H[1:, 0] / H[0, 0]),
             moved(lambda w, H, e: -e * H[1:, 0] / H[0, 0]),
+            moved(lambda w, H, e: -e * H[1:, 0]),
+            moved(lambda w, H, e: e * H[1:, 0]),
+        ),
+        "the error is value - weights[0], by how much the first weight moved": (
+            lambda w, H, value: moved(lambda w, H, e: right(w, H, e + w[0]))(w, H, value),
+            lambda w, H, value: moved(lambda w, H, e: right(w, H, w[0]))(w, H, value),
         ),
         "you divide by nothing: inverse[1:, 0] belongs over inverse[0, 0]": moved(
             lambda w, H, e: e * inverse(w, H, e)[1:, 0]

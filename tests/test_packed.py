@@ -366,3 +366,16 @@ def test_tied_packed_ends_stay_one_table_on_another_device():
         assert moved.unembedding.scales is moved.token_embedding.scales
     untied = quantize_model(small_model(tied_embeddings=False), scheme, embedding=scheme)
     assert not are_tied(untied.to("meta"))
+
+
+def test_two_packed_ends_are_not_loaded_into_one_table(tmp_path):
+    scheme = Scheme(4, 8)
+    untied = quantize_model(small_model(tied_embeddings=False), scheme, embedding=scheme)
+    tied = quantize_model(small_model(1), scheme, embedding=scheme)
+    before = tied(IDS)
+    save_checkpoint(tmp_path / "untied", untied)
+    with pytest.raises(ValueError, match="tied_embeddings"):
+        load_checkpoint(tmp_path / "untied", tied)
+    with pytest.raises(ValueError, match="tied_embeddings=False"):
+        tied.load_state_dict(untied.state_dict())
+    assert torch.equal(tied(IDS), before)

@@ -153,7 +153,9 @@ def probe(
     if train.shape != labels.shape:
         raise ValueError(f"train of {train.shape} for {len(x)} tokens: give True or False for each")
     values, n_classes, found = np.unique(types), len(np.unique(labels)), []
-    if min(n_classes, len(np.unique(labels[train]))) < 2:
+    if n_classes < 2:
+        raise ValueError(f"all {len(labels)} labels are the same: a probe needs examples of two classes")
+    if len(np.unique(labels[train])) < 2:
         raise ValueError(
             f"all {train.sum()} labels of training are the same: a probe needs examples of two classes"
         )

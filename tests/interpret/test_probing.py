@@ -156,7 +156,7 @@ def test_few_types_need_no_luck(n_types):
         (dict(features=torch.ones(60, 5), ridge=0), "ridge=0 leaves the weights open"),
     ],
 )
-def test_what_cannot_be_probed_is_named(change, message):
+def test_too_few_words_and_a_penalty_that_is_none_are_named(change, message):
     x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
     given = dict(features=x, labels=[i % 2 for i in range(60)], types=[i // 3 % 7 for i in range(60)])
     with pytest.raises(ValueError, match=message):

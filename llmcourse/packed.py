@@ -166,6 +166,7 @@ class Packed(StoredWeight):
 
     def __init__(self, scheme: Scheme, shape: tuple[int, int]):
         super().__init__()
+        self.shared = ()  # the layer whose parts are read, in a tuple: it is no part of this one
         self.scheme, self.shape = scheme, tuple(shape)
         scales = torch.empty(scheme.scale_shape(shape), dtype=torch.float16)
         width, kind = ceil(shape[1] * scheme.bits / 8), torch.uint8
@@ -204,6 +205,20 @@ class Packed(StoredWeight):
         if bias is not None:
             layer.bias = bias.detach().clone()
         return layer
+
+    def share(self, other: "Packed") -> None:
+        """Read what another layer reads, now and after both are moved to another device."""
+        self.scheme, self.shared = other.scheme, (other,)
+        for name in self.PARTS:
+            setattr(self, name, getattr(other, name))
+
+    def _apply(self, fn, recurse=True):
+        """Take the parts along; those of another layer stay one, if that has moved to the same place."""
+        super()._apply(fn, recurse)
+        for other in self.shared:
+            if other.codes.device == self.codes.device:
+                self.share(other)
+        return self
 
     @property
     def offset(self) -> int:
@@ -250,6 +265,13 @@ class PackedEmbedding(Packed):
     def __init__(self, scheme: Scheme, shape: tuple[int, int]):
         super().__init__(scheme, shape)
         self.register_buffer("like", torch.zeros(0), persistent=False)  # follows the model's dtype
+
+    @classmethod
+    def from_codes(cls, codes, scales, zeros, scheme, like: Tensor | None = None):
+        """Return what `Packed.from_codes` does, in the precision of the table `like`."""
+        layer = super().from_codes(codes, scales, zeros, scheme)
+        layer.like = layer.like.to(torch.float32 if like is None else like.dtype)
+        return layer
 
     @property
     def weight(self) -> Tensor:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from llmcourse.packed import Packed, PackedEmbedding, PackedLinear, Scheme
@@ -45,21 +46,21 @@ def are_tied(model: nn.Module) -> bool:
 def tie(model: nn.Module) -> None:
     """Let the packed unembedding read what the packed token embedding reads; floats stay as they are."""
     if isinstance(model.token_embedding, Packed) and isinstance(model.unembedding, Packed):
-        model.unembedding.scheme = model.token_embedding.scheme
-        for name in Packed.PARTS:
-            setattr(model.unembedding, name, getattr(model.token_embedding, name))
+        model.unembedding.share(model.token_embedding)
 
 
 def unpack_model(model: nn.Module) -> nn.Module:
     """Return a copy of a packed model with the same numbers as float32 weights, for what needs them.
 
+    All of it is float32 then, or float64 where norms and biases were.
     So converting, fine-tuning and the fast decoder can use them; it needs the memory that packing saved.
     """
-    unpacked, tied = copy.deepcopy(model), are_tied(model)
+    dtype = torch.promote_types(next(model.parameters()).dtype, torch.float32)
+    unpacked, tied = copy.deepcopy(model).to(dtype), are_tied(model)
     for name, module in list(unpacked.named_modules()):
         if isinstance(module, PackedLinear):
             layer = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
-            layer.weight = nn.Parameter(module.weight)
+            layer.weight = nn.Parameter(module.weight.to(dtype))
             if module.bias is not None:
                 layer.bias = nn.Parameter(module.bias)
             unpacked.set_submodule(name, layer)

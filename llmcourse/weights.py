@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -194,8 +195,9 @@ def refuse_two_ends(module: nn.Module, state: Mapping[str, Tensor], prefix: str,
     `register_load_state_dict_pre_hook`.
     """
     names = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(prefix + name)
+    parts = module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
+    for name, part in chain(*parts):
+        names.setdefault(id(part), []).append(prefix + name)
     for one, *others in names.values():
         for other in others:
             a, b = state.get(one), state.get(other)

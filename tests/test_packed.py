@@ -332,3 +332,50 @@ def test_an_adapter_grows_on_packed_weights_and_is_merged_into_floats():
     assert not torch.allclose(expected, before)
     assert torch.allclose(merge_lora(adapted)(IDS), expected, atol=1e-5)
     assert are_tied(adapted)
+
+
+# ---- other precisions and places ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_of_another_precision_is_packed_as_one_that_takes_it_afterwards(dtype):
+    scheme = Scheme(8, "row")
+    model = small_model().to(dtype)
+    before, after = (quantize_model(m, scheme, embedding=scheme).to(dtype) for m in (model, model.float()))
+    assert before(IDS).dtype == dtype
+    assert torch.equal(before(IDS), after(IDS))
+    assert quantize_model(small_model().to(dtype), scheme, embedding=scheme)(IDS).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_unpacking_a_model_of_another_precision_gives_one_that_runs(dtype):
+    scheme = Scheme(8, "row")
+    packed = quantize_model(small_model(bias=True), scheme, embedding=scheme).to(dtype)
+    unpacked = unpack_model(packed)
+    wanted = torch.float64 if dtype == torch.float64 else torch.float32
+    assert {part.dtype for part in unpacked.parameters()} == {wanted}
+    assert torch.equal(unpacked(IDS), packed.to(wanted)(IDS))
+    assert unpacked.unembedding.weight is unpacked.token_embedding.weight
+
+
+def test_tied_packed_ends_stay_one_table_on_another_device():
+    scheme = Scheme(4, 8)
+    packed = quantize_model(small_model(), scheme, embedding=scheme)
+    for moved in (copy.deepcopy(packed).to("meta"), packed.to("meta")):
+        assert are_tied(moved)
+        assert moved.unembedding.scales is moved.token_embedding.scales
+    untied = quantize_model(small_model(tied_embeddings=False), scheme, embedding=scheme)
+    assert not are_tied(untied.to("meta"))
+
+
+def test_two_packed_ends_are_not_loaded_into_one_table(tmp_path):
+    scheme = Scheme(4, 8)
+    untied = quantize_model(small_model(tied_embeddings=False), scheme, embedding=scheme)
+    tied = quantize_model(small_model(1), scheme, embedding=scheme)
+    before = tied(IDS)
+    save_checkpoint(tmp_path / "untied", untied)
+    with pytest.raises(ValueError, match="tied_embeddings"):
+        load_checkpoint(tmp_path / "untied", tied)
+    with pytest.raises(ValueError, match="tied_embeddings=False"):
+        tied.load_state_dict(untied.state_dict())
+    assert torch.equal(tied(IDS), before)

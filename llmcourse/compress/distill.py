@@ -65,7 +65,7 @@ def divergences(logits: Tensor, wanted: Tensor) -> Tensor:
     True
     """
     p, log_q = F.softmax(wanted, dim=-1), F.log_softmax(logits, dim=-1)  # (N, V)
-    return (torch.xlogy(p, p) - p * log_q).sum(-1)
+    return (torch.xlogy(p, p) - p * log_q.masked_fill(p == 0, 0)).sum(-1)  # both may exclude a token
 
 
 def check_vocabularies(logits: Tensor, wanted: Tensor) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llmcourse.compress.rounding import block_linears, fit_scales, pack_ends, to_codes
+from llmcourse.generate import prompt_batch
 from llmcourse.model import GPT
 from llmcourse.packed import PackedLinear, Scheme, dequantized
 from llmcourse.support.inputs import number
@@ -104,7 +105,10 @@ def _of_column(part: Tensor | None, column: int, scheme: Scheme) -> Tensor | Non
 
 @torch.no_grad()
 def collect_hessian(layer: nn.Module, run) -> Tensor:
-    """Return the mean of x xᵀ, (I, I) in float64, over the inputs x that `layer` gets while `run()` works."""
+    """Return the mean of x xᵀ, (I, I) in float64, over the inputs x that `layer` gets while `run()` works.
+
+    Raises ValueError where it gets none.
+    """
     total, count = 0.0, 0
 
     def add(_, inputs) -> None:
@@ -117,6 +121,8 @@ def collect_hessian(layer: nn.Module, run) -> Tensor:
         run()
     finally:
         handle.remove()
+    if not count:
+        raise ValueError(f"run() gave no inputs to {layer}: let it run the model that holds this layer")
     return total / count
 
 
@@ -145,7 +151,8 @@ def quantize_gptq(
         raise ValueError(
             f"{type(model).__name__} has parts between its blocks: only a GPT is walked through here"
         )
-    if rows.dim() != 2 or rows.is_floating_point():
+    rows = torch.as_tensor(rows)
+    if rows.dim() != 2 or rows.is_floating_point() or rows.dtype == torch.bool:
         raise ValueError(f"rows of shape {tuple(rows.shape)} in {rows.dtype}: give token ids (B, T)")
     widest = max(layer.in_features for layer in layers.values())
     if rows.numel() < widest:
@@ -153,6 +160,7 @@ def quantize_gptq(
             f"rows of {tuple(rows.shape)} are {rows.numel()} tokens, fewer than the {widest} inputs of a layer: "
             f"give at least {widest}, better {16 * widest}"
         )
+    rows = prompt_batch(rows, model.config.vocab_size)
     packed = copy.deepcopy(model).requires_grad_(False).eval()
     if embedding is not None:
         pack_ends(packed, embedding)

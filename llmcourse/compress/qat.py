@@ -77,7 +77,7 @@ class FakeQuantizedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., I) to (..., O)."""
-        return F.linear(x, fake_quantize(self.weight, self.scheme, self.shares), self.bias)
+        return F.linear(x, fake_quantize(self.weight, self.scheme, self.shares).to(x.dtype), self.bias)
 
 
 class FakeQuantizedEmbedding(nn.Embedding):
@@ -90,7 +90,8 @@ class FakeQuantizedEmbedding(nn.Embedding):
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Map ids (...,) to rows (..., C)."""
-        return F.embedding(token_ids, fake_quantize(self.weight, self.scheme, self.shares))
+        rounded = fake_quantize(self.weight, self.scheme, self.shares).to(self.weight.dtype)
+        return F.embedding(token_ids, rounded)
 
 
 def prepare_qat(model: GPT, scheme: Scheme, *, embedding: Scheme | None = None, clip: bool = False) -> GPT:
@@ -125,8 +126,8 @@ def finish_qat(model: GPT) -> GPT:
         if isinstance(layer, FakeQuantizedLinear | FakeQuantizedEmbedding):
             kind = PackedLinear if isinstance(layer, nn.Linear) else PackedEmbedding
             parts = quantize_weight(layer.weight, layer.scheme, layer.shares)
-            bias = (layer.bias,) if isinstance(layer, nn.Linear) else ()
-            packed.set_submodule(name, kind.from_codes(*parts, layer.scheme, *bias))
+            last = layer.bias if isinstance(layer, nn.Linear) else layer.weight
+            packed.set_submodule(name, kind.from_codes(*parts, layer.scheme, last))
             found += 1
     if not found:
         raise ValueError(

@@ -150,6 +150,6 @@ def pack_ends(model: GPT, scheme: Scheme, clip: bool = False) -> None:
     """Round the token embedding and the unembedding of `model` to nearest, in place; tied ones stay tied."""
     tied, table = are_tied(model), model.token_embedding.weight
     model.unembedding = pack_linear(model.unembedding, scheme, clip)
-    model.token_embedding = PackedEmbedding.from_codes(*quantize_weight(table, scheme, clip), scheme)
+    model.token_embedding = PackedEmbedding.from_codes(*quantize_weight(table, scheme, clip), scheme, table)
     if tied:
         tie(model)

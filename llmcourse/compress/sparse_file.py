@@ -53,7 +53,7 @@ def load_sparse(path: str | Path, model: nn.Module) -> nn.Module:
         state[name] = torch.zeros(parameter.shape, dtype=values.dtype)
         state[name][unpack_mask(bits, parameter.shape)] = values
     if unwrap(model).config.tied_embeddings and "token_embedding.weight" in stored:
-        stored["unembedding.weight"] = stored["token_embedding.weight"]
+        stored.setdefault("unembedding.weight", stored["token_embedding.weight"])
     load_state(model, state | stored, path)
     return model
 

@@ -38,7 +38,7 @@ def read_card(text: str) -> dict[str, str]:
         if name and (value or name not in stated):
             stated[name] = value
 
-    text = text.replace("\r\n", "\n")
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")  # as editors on Windows write
     if front := re.match(r"---\n(.*?)\n---\n?", text, flags=re.DOTALL):
         for name, value in re.findall(
             r"^([\w-]+):[ ]*(.*(?:\n(?:[ ]+|- ).*)*)", front[1], flags=re.MULTILINE
@@ -80,7 +80,7 @@ def digest_agrees(folder: str | Path) -> bool:
     """
     folder = Path(folder)
     stated = read_card((folder / "README.md").read_text(encoding="utf-8")).get("model.safetensors", "")
-    digest = re.search(r"\b[0-9a-f]{64}\b", stated)
+    digest = re.search(r"\b[0-9a-f]{64}\b", stated.lower())
     if digest is None:
         raise ValueError(f"the card of {folder.name} states no sha256 of model.safetensors: add such a row")
     return digest[0] == file_digest(folder / "model.safetensors")

@@ -57,7 +57,15 @@ def embedding_step(layer: nn.Module) -> Function:
 
 
 def int8_step(layer: PackedLinear, out: Tensor | None) -> Function:
-    """Return what `linear_step` returns, for a layer that is packed as int8."""
+    """Return what `linear_step` returns, for a layer that is packed as int8.
+
+    Raises ValueError where `can_multiply` says no: torch would read beyond the row.
+    """
+    if not can_multiply(layer, torch.float32):
+        raise ValueError(
+            f"torch cannot multiply by {layer} as it is: {INT8} with a multiple of 16 inputs on a CPU would do; "
+            "build_decoder chooses what can"
+        )
     codes, scales, bias = layer.codes, layer.scales, layer.bias
     ones = torch.ones(len(codes), dtype=torch.bfloat16)  # bfloat16 would round the scales
 

@@ -12,6 +12,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from llmcourse.generate import prompt_batch
 from llmcourse.interpret.ablation import by_layer, head_means, replace_heads
 from llmcourse.interpret.hooks import hooked, record
 from llmcourse.interpret.patching import Metric
@@ -34,9 +35,11 @@ class Exchange:
     that do not pair, and for a metric that cannot tell the two runs apart.
     """
 
-    def __init__(self, model: GPT, clean: Tensor, corrupted: Tensor, metric: Metric, kind: str = "corrupt"):
+    def __init__(self, model: GPT, clean, corrupted, metric: Metric, kind: str = "corrupt"):
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r} is unknown: choose one of {KINDS}")
+        device = model.token_embedding.weight.device
+        clean, corrupted = (prompt_batch(x, model.config.vocab_size).to(device) for x in (clean, corrupted))
         if clean.shape != corrupted.shape:
             raise ValueError(
                 f"clean {tuple(clean.shape)} and corrupted {tuple(corrupted.shape)} texts: each clean text needs a "
@@ -166,10 +169,14 @@ def faithfulness(
         raise ValueError(
             "kind='restore' puts clean outputs in: choose 'mean', 'corrupt' or 'zero' to take away"
         )
-    exchange, every = Exchange(model, clean, corrupted, metric, kind), set(all_heads(model))
-    if unknown := set(heads) - every:
+    exchange, every, heads = (
+        Exchange(model, clean, corrupted, metric, kind),
+        set(all_heads(model)),
+        set(heads),
+    )
+    if unknown := heads - every:
         raise ValueError(f"head {min(unknown)} does not exist: heads are (0, 0) to {max(every)}")
-    nothing, left = exchange.effect(*every), exchange.effect(*(every - set(heads)))
+    nothing, left = exchange.effect(*every), exchange.effect(*(every - heads))
     if not abs(nothing) > 1e-6:
         raise ValueError("the metric stays as it is without any head: nothing is there to be faithful to")
     return 1 - left / nothing

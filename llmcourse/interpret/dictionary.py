@@ -55,7 +55,14 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def prepare(self, states: Tensor) -> None:
-        """Take mean and size from states (N, C), so that a state has a length of about 1."""
+        """Take mean and size from states (N, C), so that a state has a length of about 1.
+
+        Raises ValueError for states that are all the same, and for none.
+        """
+        if not (states != states[:1]).any():
+            raise ValueError(
+                f"states of {tuple(states.shape)} that do not differ have no size: give more text"
+            )
         self.mean.copy_(states.mean(0))
         self.scale.copy_((states - self.mean).norm(dim=1).mean())
 
@@ -106,8 +113,9 @@ def train_dictionary(
 ) -> SparseAutoencoder:
     """Return a sparse autoencoder trained on states (N, C), as `record` gives them, flattened.
 
-    Raises ValueError for states that are no rows of finite numbers.
+    Raises ValueError for states that are no rows of finite numbers, or are all the same.
     """
+    states = torch.as_tensor(states).detach().float()
     if states.dim() != 2 or not states.isfinite().all():
         raise ValueError(f"states of {tuple(states.shape)}: give finite numbers (N, C), a row for each token")
     torch.manual_seed(whole(seed, "seed", least=0))
@@ -123,11 +131,18 @@ def train_dictionary(
 def explained_variance(states: Tensor, again: Tensor) -> float:
     """Return the share of the variance of states (N, C) that is in what was made `again` of them: 1 if all is.
 
+    Raises ValueError for states of another shape, and for states that have no variance.
+
     >>> x = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     >>> explained_variance(x, x), explained_variance(x, x * 0)
     (1.0, 0.0)
     """
     around = (states - states.mean(0)).square().sum(dtype=torch.float64)
+    if states.shape != again.shape or not around > 0:
+        raise ValueError(
+            f"states of {tuple(states.shape)} with variance {around:.2g}, made again as {tuple(again.shape)}: give "
+            "rows that differ, and as many again"
+        )
     return 1 - ((states - again).square().sum(dtype=torch.float64) / around).item()
 
 

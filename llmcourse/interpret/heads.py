@@ -61,7 +61,7 @@ def uniform_scores(token_ids) -> dict[str, float]:
     >>> uniform_scores(torch.tensor([[1, 1]]))["previous token"]
     0.5
     """
-    token_ids = torch.as_tensor(token_ids)
+    token_ids = torch.atleast_2d(torch.as_tensor(token_ids))
     T = token_ids.shape[-1]
     weights = torch.ones(T, T).tril() / torch.arange(1, T + 1)[:, None]  # (T, T)
     masks = patterns(token_ids)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llmcourse.attention import causal_mask
 from llmcourse.generate import prompt_batch
-from llmcourse.interpret.hooks import record
+from llmcourse.interpret.hooks import plain_layer, record
 from llmcourse.interpret.lens import layer_names
 from llmcourse.model import GPT
 from llmcourse.runtime import evaluating
@@ -117,13 +117,13 @@ def examine(model: GPT, token_ids) -> Examination:
 
 def _unit_writes(hidden: Tensor, block) -> Tensor:
     """Return (F,): the largest value of each unit (B, T, F) times the length of its column in `down`."""
-    most = hidden.abs().amax(dim=(0, 1)) * block.mlp.down.weight.norm(dim=0)
+    most = hidden.abs().amax(dim=(0, 1)) * plain_layer(block.mlp.down, hidden)[0].norm(dim=0)
     return most / most.median().clamp(min=torch.finfo(most.dtype).tiny)
 
 
 def _head_writes(heads: Tensor, block) -> Tensor:
     """Return (H,): the longest vector that each head (B, T, H, D) adds to the stream."""
-    weight = block.attention.out.weight.unflatten(-1, heads.shape[-2:])  # (C, H, D)
+    weight = plain_layer(block.attention.out, heads)[0].unflatten(-1, heads.shape[-2:])  # (C, H, D)
     most = torch.einsum("bthd,chd->bthc", heads, weight).norm(dim=-1).amax(dim=(0, 1))
     return most / most.median().clamp(min=torch.finfo(most.dtype).tiny)
 
@@ -183,7 +183,7 @@ def loss_without(model: GPT, token_ids, positions: Iterable[int] = ()) -> float:
 
     Their share of attention goes to the others, as the softmax is taken without them. Counted are predictions
     made behind the second half of the rows (B, T), so that the same ones are compared, whatever is hidden.
-    Raises ValueError for a position that is not in the first half.
+    Raises ValueError for a position that is not in the first half, and rows of fewer than 3 tokens.
 
     >>> from llmcourse.config import ModelConfig
     >>> model = GPT(ModelConfig(vocab_size=10, d_model=16, n_layers=1))
@@ -194,6 +194,8 @@ def loss_without(model: GPT, token_ids, positions: Iterable[int] = ()) -> float:
     """
     rows = prompt_batch(token_ids, model.config.vocab_size).to(model.token_embedding.weight.device)
     T, hidden = rows.shape[1], torch.zeros(rows.shape[1], dtype=torch.bool, device=rows.device)
+    if T < 3:
+        raise ValueError(f"rows of {T} tokens: nothing behind their first half is predicted, give at least 3")
     for position in positions:
         if not (position == int(position) and 0 <= position < T // 2):
             raise ValueError(

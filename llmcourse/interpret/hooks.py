@@ -25,10 +25,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from llmcourse.attention import causal_mask, scaled_dot_product_attention
+from llmcourse.finetune.lora import LoRALinear
 from llmcourse.generate import prompt_batch
 from llmcourse.model import GPT, Block
 from llmcourse.positions import apply_rotary
@@ -118,6 +119,12 @@ def hooked(model: GPT, edits: Mapping[str, Edit]) -> Iterator[GPT]:
             for handle in _attach(model, site, partial(_edited, site, edit)):
                 stack.callback(handle.remove)
         yield model
+
+
+def plain_layer(layer: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias that a linear layer applies, an adapter included, in the dtype of `like`."""
+    layer = layer.merged() if isinstance(layer, LoRALinear) else layer
+    return layer.weight.to(like.dtype), layer.bias
 
 
 def _edited(site: str, edit: Edit, x: Tensor) -> Tensor:

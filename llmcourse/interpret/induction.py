@@ -103,6 +103,8 @@ def copying_losses(model: GPT, halves: Tensor) -> tuple[float, float]:
     Source: Olsson et al. 2022, arXiv:2209.11895 (loss on repeated random sequences, in-context score).
     """
     half = halves.shape[1]
+    if half < 2:
+        raise ValueError(f"halves of {half} tokens: the first of each is not counted, give at least 2")
     rows = torch.cat([halves, halves], dim=1).to(model.token_embedding.weight.device)
     with evaluating(model):
         log_p = model(rows[:, :-1]).float().log_softmax(-1)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.generate import prompt_batch
-from llmcourse.interpret.hooks import record
+from llmcourse.interpret.hooks import plain_layer, record
 from llmcourse.model import GPT
 
 
@@ -93,7 +93,8 @@ def logit_contributions(model: GPT, token_ids, right, wrong) -> dict[str, Tensor
     parts = _parts_of_stream(model, token_ids)
     stream = sum(parts.values())  # (B, C)
     ids = [torch.as_tensor(some).reshape(-1).expand(len(stream)).to(stream.device) for some in (right, wrong)]
-    direction = model.unembedding.weight[ids[0]] - model.unembedding.weight[ids[1]]  # (B, C)
+    weight = plain_layer(model.unembedding, stream)[0]  # (V, C)
+    direction = weight[ids[0]] - weight[ids[1]]  # (B, C)
     norm, epsilon = model.final_norm, model.final_norm.eps
     if isinstance(norm, nn.LayerNorm):
         scale = (stream.var(dim=-1, correction=0, keepdim=True) + epsilon).rsqrt()
@@ -117,10 +118,10 @@ def _parts_of_stream(model: GPT, token_ids) -> dict[str, Tensor]:
     parts = {"embedding": at["embedding"]}
     for i, block in enumerate(model.blocks):
         heads = at[f"blocks.{i}.attention.heads"]  # (B, H, D)
-        weight = block.attention.out.weight.unflatten(-1, heads.shape[1:])  # (C, H, D)
-        written = torch.einsum("bhd,chd->hbc", heads, weight)
+        weight, bias = plain_layer(block.attention.out, heads)
+        written = torch.einsum("bhd,chd->hbc", heads, weight.unflatten(-1, heads.shape[1:]))  # (C, H, D)
         parts |= {f"head {i}.{h}": part for h, part in enumerate(written)}
-        if block.attention.out.bias is not None:
-            parts[f"attention bias {i}"] = block.attention.out.bias.expand_as(at["embedding"])
+        if bias is not None:
+            parts[f"attention bias {i}"] = bias.expand_as(at["embedding"])
         parts[f"mlp {i}"] = at[f"blocks.{i}.mlp.out"]
     return parts

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmcourse.support.inputs import class_row, whole
+from llmcourse.support.inputs import class_row, number, whole
 
 
 class LinearProbe:
@@ -25,6 +25,7 @@ class LinearProbe:
 
     def __init__(self, features: Tensor, labels, ridge: float = 1.0):
         x, labels = _features(features), np.asarray(class_row(labels))
+        number(ridge, "ridge", 0, wanted="a penalty that is not negative, such as 1")
         if len(x) != len(labels):
             raise ValueError(f"{len(x)} tokens but {len(labels)} labels: each token needs one label")
         self.classes, targets = np.unique(labels, return_inverse=True)
@@ -36,7 +37,12 @@ class LinearProbe:
         y = torch.eye(len(self.classes), dtype=x.dtype)[torch.from_numpy(targets)]  # (N, K)
         self.bias = y.mean(dim=0)
         gram = x.T @ x + ridge * torch.eye(x.shape[1], dtype=x.dtype)
-        self.weight = torch.linalg.solve(gram, x.T @ (y - self.bias))  # (C, K)
+        try:
+            self.weight = torch.linalg.solve(gram, x.T @ (y - self.bias))  # (C, K)
+        except torch.linalg.LinAlgError as error:
+            raise ValueError(
+                f"ridge={ridge} leaves the weights open: some of {x.shape[1]} features follow from others; take 1"
+            ) from error
 
     def predict(self, features: Tensor) -> np.ndarray:
         """Return the class (N,) of each row of features (N, C)."""
@@ -45,7 +51,10 @@ class LinearProbe:
 
     def accuracy(self, features: Tensor, labels) -> float:
         """Return the share of features (N, C) that get their label."""
-        return float((self.predict(features) == np.asarray(class_row(labels))).mean())
+        found, labels = self.predict(features), np.asarray(class_row(labels))
+        if len(found) != len(labels):
+            raise ValueError(f"{len(found)} tokens but {len(labels)} labels: each token needs one label")
+        return float((found == labels).mean())
 
 
 def _features(features: Tensor) -> Tensor:
@@ -141,12 +150,25 @@ def probe(
             f"{len(x)} tokens, {len(labels)} labels, {len(types)} types: each token needs one of each"
         )
     train = np.arange(len(x)) < len(x) // 2 if train is None else np.asarray(train, dtype=bool)
+    if train.shape != labels.shape:
+        raise ValueError(f"train of {train.shape} for {len(x)} tokens: give True or False for each")
     values, n_classes, found = np.unique(types), len(np.unique(labels)), []
     if n_classes < 2:
         raise ValueError(f"all {len(labels)} labels are the same: a probe needs examples of two classes")
+    if len(np.unique(labels[train])) < 2:
+        raise ValueError(
+            f"all {train.sum()} labels of training are the same: a probe needs examples of two classes"
+        )
     known = ~train & np.isin(types, types[train])
 
     def accuracy(y, of_training, of_test) -> float:
+        if not (of_training.any() and of_test.any()):
+            raise ValueError(
+                f"{len(values)} types, {train.sum()} tokens of training and {(~train).sum()} of test: too few for "
+                "words in both, and new ones; give more text, or another `train`"
+            )
+        if len(np.unique(y[of_training])) == 1:  # of a few types: then there is one answer
+            return float((y[of_test] == y[of_training][0]).mean())
         return LinearProbe(x[of_training], y[of_training], ridge).accuracy(x[of_test], y[of_test])
 
     for repeat in range(whole(n_repeats, "n_repeats")):

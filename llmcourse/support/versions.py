@@ -13,7 +13,7 @@ from typing import NamedTuple
 from llmcourse.support.machine import checkout, install_line
 
 MODULES = {"scikit-learn": "sklearn"}  # where a module is not called like its package
-WRONG = ("missing", "too old", "too new", "excluded")  # states that need pip
+WRONG = ("missing", "unreadable", "too old", "too new", "excluded")  # states that need pip
 
 
 class Row(NamedTuple):
@@ -70,19 +70,31 @@ def _judge(requirement, installed: str | None, tested: str | None, running: str 
     install = f"pip install '{requirement.name}{requirement.specifier}'"
     if installed is None:
         return "missing", install
-    version = Version(Version(installed).public)  # without what stands after +, such as cpu
+    if (version := _public(installed)) is None:
+        return "unreadable", f"its version {installed!r} is no number: {install} --force-reinstall"
     if not requirement.specifier.contains(version, prereleases=True):
         limits = [s for s in requirement.specifier if s.operator != "!="]
         if all(s.contains(version, prereleases=True) for s in limits):
             return "excluded", install
         low = min(Version(s.version.removesuffix(".*")) for s in limits)
         return "too old" if version < low else "too new", install
-    if running is not None and Version(running).public != version.public:
+    if running is not None and _public(running) not in (None, version):
         return "restart", f"restart the kernel: it still runs {running}"
-    if tested is None or version == Version(tested):
-        return "tested" if tested else "other", ""
-    age = "newer" if version > Version(tested) else "older"
+    known = None if tested is None else _public(tested)
+    if known is None or version == known:
+        return "tested" if known else "other", ""
+    age = "newer" if version > known else "older"
     return "other", f"{age} than tested; if numbers differ: pip install '{requirement.name}=={tested}'"
+
+
+def _public(version: str):
+    """Return a version without what stands after +, such as cpu; None for what is none, as a broken package says."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(Version(version).public)
+    except (InvalidVersion, TypeError):
+        return None
 
 
 def _installed(name: str) -> str | None:

@@ -166,3 +166,12 @@ def test_a_teacher_with_another_vocabulary_is_refused():
     loss = distillation_loss(gpt(1, vocab_size=V + 2))
     with pytest.raises(ValueError, match="teacher has a vocabulary of 13 and the student one of 11"):
         loss(gpt(0), batch())
+
+
+def test_a_token_that_both_exclude_adds_nothing():
+    logits = torch.tensor([[0.5, 1.0, -torch.inf]], requires_grad=True)
+    wanted = torch.tensor([[1.0, 0.2, -torch.inf]])
+    found = divergences(logits, wanted)
+    assert torch.allclose(found, divergences(logits[:, :2], wanted[:, :2]))
+    found.sum().backward()
+    assert torch.allclose(logits.grad, (logits.softmax(-1) - wanted.softmax(-1)).detach())

@@ -276,3 +276,23 @@ def test_text_that_cannot_calibrate_is_refused():
     )
     with pytest.raises(ValueError, match="TechniqueGPT has parts between its blocks"):
         quantize_gptq(technique, torch.zeros(8, 16, dtype=torch.long), Scheme(4, 4))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[3] * 40, [99] * 40], "is 99: give ids from 0 to 19"),
+        ([[3] * 40, [-1] * 40], "is -1: give ids"),
+        (torch.ones(2, 40, dtype=torch.bool), "give token ids"),
+        ([3] * 80, "give token ids"),
+    ],
+)
+def test_rows_that_are_no_token_ids_are_refused(rows, message):
+    model = GPT(ModelConfig(vocab_size=20, context_length=40, d_model=16, n_heads=2, n_layers=1))
+    with pytest.raises(ValueError, match=message):
+        quantize_gptq(model, rows, Scheme(4, "row"))
+
+
+def test_a_layer_that_is_not_run_has_no_hessian():
+    with pytest.raises(ValueError, match="gave no inputs to Linear"):
+        collect_hessian(nn.Linear(2, 2), lambda: None)

@@ -185,3 +185,18 @@ def test_what_cannot_be_prepared_or_finished_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("embedding", [None, Scheme(8, "row")])
+def test_a_model_of_another_precision_is_trained_and_finished_in_it(dtype, embedding):
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(vocab_size=20, d_model=16, n_heads=2, n_layers=1)).to(dtype)
+    prepared = prepare_qat(model, Scheme(4, "row"), embedding=embedding).eval()
+    ids = torch.arange(10)[None]
+    prepared(ids).sum().backward()
+    with torch.no_grad():  # with gradients, torch adds narrow numbers in another order
+        logits = prepared(ids)
+    assert logits.dtype == dtype
+    assert torch.equal(logits, finish_qat(prepared)(ids))
+    assert torch.equal(logits, quantize_model(model, Scheme(4, "row"), embedding=embedding)(ids))

@@ -62,3 +62,15 @@ def test_the_plain_file_does_not_shrink_and_the_others_do(tmp_path):
     assert after["plain"] == before["plain"]
     assert after["sparse"] < before["plain"] < before["sparse"]
     assert after["zlib"] < 0.7 * before["zlib"]
+
+
+def test_two_ends_never_become_one(tmp_path):
+    untied = gpt(0, tied_embeddings=False)
+    save_sparse(tmp_path / "untied", untied, torch.float32)
+    tied = gpt(1)
+    before = {name: p.clone() for name, p in tied.named_parameters()}
+    with pytest.raises(ValueError, match="unembedding"):
+        load_sparse(tmp_path / "untied", tied)
+    assert all(torch.equal(p, before[name]) for name, p in tied.named_parameters())
+    back = load_sparse(tmp_path / "untied", gpt(1, tied_embeddings=False))
+    assert torch.equal(back(torch.arange(8)[None]), untied(torch.arange(8)[None]))

@@ -77,3 +77,15 @@ def test_a_file_that_was_changed_is_noticed(tmp_path):
     card.write_text("| model.safetensors | 7 bytes |\n", encoding="utf-8")
     with pytest.raises(ValueError, match="states no sha256"):
         digest_agrees(tmp_path)
+
+
+def test_a_card_that_windows_wrote_is_read_alike(tmp_path):
+    text = "---\nlicense: mit\n---\n" + WHOLE
+    assert read_card("\ufeff" + text.replace("\n", "\r\n")) == read_card(text)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    digest = file_digest(tmp_path / "model.safetensors")
+    for row in (f"\ufeff| model.safetensors | {digest} |\n", f"| model.safetensors | {digest.upper()} |\n"):
+        (tmp_path / "README.md").write_text(row, encoding="utf-8")
+        assert digest_agrees(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"others")
+    assert not digest_agrees(tmp_path)

@@ -295,3 +295,11 @@ def test_an_id_that_the_model_does_not_have_is_an_error(decoder):
     for wrong in (V, -1):
         with pytest.raises(IndexError):
             decode(torch.tensor([wrong]))
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(44, INT8), (48, Scheme(4, "row"))])
+def test_a_decoder_of_torch_refuses_widths_and_schemes_that_would_be_read_wrongly(width, scheme):
+    model = make(d_ff=width, linear=scheme)
+    decode = Decoder(model, model.make_caches(1))
+    with pytest.raises(ValueError, match="torch cannot multiply by PackedLinear"):
+        decode.read(ids()[0], start=0)

@@ -163,3 +163,14 @@ def test_the_stored_table_says_what_the_method_finds():
     planted = plant("induction", 0)
     found = find_circuit(*parts_of(planted, 60, seed=100), kind="zero")
     assert zero["found"] == " ".join(f"{layer}.{head}" for layer, head in sorted(found))
+
+
+def test_heads_may_come_one_by_one_and_texts_as_lists():
+    planted = plant("induction", seed=1)
+    texts = planted.texts()
+    given = planted.model, texts.clean, texts.corrupted, texts.metric
+    assert faithfulness(*given, (head for head in planted.heads)) == faithfulness(*given, planted.heads)
+    lists = planted.model, texts.clean.tolist(), texts.corrupted.tolist(), texts.metric
+    assert find_circuit(*lists) == planted.heads
+    with pytest.raises(ValueError, match="give ids from 0"):
+        find_circuit(planted.model, texts.clean + 5000, texts.corrupted, texts.metric)

@@ -92,3 +92,19 @@ def test_bad_input_is_named():
         train_dictionary(torch.zeros(2, 3, 4))
     with pytest.raises(ValueError, match="finite numbers"):
         train_dictionary(torch.full((4, 3), float("nan")))
+
+
+@pytest.mark.parametrize("states", [torch.ones(50, 8), torch.ones(1, 8), torch.ones(0, 8)])
+def test_states_that_do_not_differ_are_refused(states):
+    for make in (lambda: train_dictionary(states, 16, 4, steps=2), lambda: coder_of(torch.eye(8), states, 2)):
+        with pytest.raises(ValueError, match="do not differ"):
+            make()
+    with pytest.raises(ValueError, match="rows that differ"):
+        explained_variance(states, states)
+
+
+def test_any_precision_of_states_will_do():
+    states = torch.randint(-3, 3, (40, 8), generator=torch.Generator().manual_seed(0))
+    wanted = train_dictionary(states.float(), 16, 4, steps=3).decoder
+    for dtype in (torch.int64, torch.float64, torch.bfloat16):
+        assert torch.equal(train_dictionary(states.to(dtype), 16, 4, steps=3).decoder, wanted)

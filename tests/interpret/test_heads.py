@@ -71,3 +71,8 @@ def test_planted_heads_look_where_they_should_and_look_alikes_too():
         name = role.removeprefix("looks like ")
         if name in scores:
             assert scores[name][layer, head] > 0.99
+
+
+def test_one_row_is_a_batch_of_one():
+    wanted = uniform_scores(torch.tensor([[1, 2, 1]]))
+    assert uniform_scores([1, 2, 1]) == wanted

@@ -1,11 +1,15 @@
 """Measures against brute force, and illnesses that were planted: all must be found, and none where there is none."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from scipy.stats import entropy
 
+from llmcourse.compress.rounding import quantize_model
 from llmcourse.config import ModelConfig
+from llmcourse.finetune.lora import add_lora, lora_parameters, merge_lora
 from llmcourse.interpret.health import (
     SILENT,
     examine,
@@ -16,9 +20,12 @@ from llmcourse.interpret.health import (
     spread,
 )
 from llmcourse.interpret.hooks import hooked, record
+from llmcourse.interpret.lens import logit_contributions
 from llmcourse.losses import next_token_loss
 from llmcourse.model import GPT
 from llmcourse.optim import AdamW
+from llmcourse.packed import Scheme
+from llmcourse.packed_model import unpack_model
 from llmcourse.pretrained import load_course_model
 
 V = 20
@@ -248,3 +255,27 @@ def test_too_little_text_is_named(rows, message):
 def test_a_position_that_is_predicted_is_refused(position):
     with pytest.raises(ValueError, match="not in the first half of 16 tokens"):
         loss_without(healthy(), ROWS, [position])
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_loss_of_no_prediction_is_refused(n):
+    with pytest.raises(ValueError, match="give at least 3"):
+        loss_without(GPT(ModelConfig(V, d_model=16, n_heads=2, n_layers=1)), [list(range(n))])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("packed", [False, True])
+def test_adapters_and_packed_weights_are_examined_as_the_weights_that_they_stand_for(dtype, packed):
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(V, d_model=16, n_heads=2, n_layers=2, bias=True)).eval()
+    if packed:
+        model = quantize_model(model, Scheme(8, "row"), embedding=Scheme(8, "row"))
+    model = add_lora(model.to(dtype), 2, targets=("out", "down", "unembedding"))
+    for part in lora_parameters(model):
+        torch.nn.init.normal_(part, std=0.3)
+    merged = unpack_model(merge_lora(copy.deepcopy(model)))
+    found, wanted = examine(model, ROWS), examine(merged, ROWS)
+    assert torch.allclose(found.unit_writes, wanted.unit_writes.to(dtype), rtol=1e-4)
+    assert torch.allclose(found.head_writes, wanted.head_writes.to(dtype), rtol=1e-4)
+    parts, logits = logit_contributions(model, ROWS, 3, 4), model(ROWS)[:, -1]
+    assert torch.allclose(sum(parts.values()), logits[:, 3] - logits[:, 4], atol=1e-5)

@@ -121,3 +121,8 @@ def test_induction_heads_come_in_every_seed_and_with_them_copying():
         assert max(score[:5]) < 0.1
         assert score[-1] > 0.3
         assert second[-1] < first[-1] - 2
+
+
+def test_halves_of_one_token_are_refused():
+    with pytest.raises(ValueError, match="give at least 2"):
+        copying_losses(small_model(8), torch.tensor([[1]]))

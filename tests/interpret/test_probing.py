@@ -130,3 +130,40 @@ def test_what_cannot_be_probed_is_named(change, message):
     good = dict(features=torch.eye(8), labels=[0, 1] * 4, types=list(range(8)))
     with pytest.raises(ValueError, match=message):
         probe(**good | change)
+
+
+@pytest.mark.parametrize("n_types", [2, 3, 4])
+def test_few_types_need_no_luck(n_types):
+    """A random class for each of a few types is often the same one: then that is the only answer."""
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    for seed in range(5):
+        scores = probe(
+            x, [i // 30 ^ i % 2 for i in range(60)], [i // 3 % n_types for i in range(60)], seed=seed
+        )
+        assert 0 <= scores.control <= 1
+        assert 0 <= scores.control_new <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(types=[0] * 60), "1 types.*give more text"),
+        (dict(train=[True] * 60), "0 of test"),
+        (dict(train=[True] * 30), "True or False for each"),
+        (dict(train=[i % 2 == 0 for i in range(60)]), "labels of training are the same"),
+        (dict(ridge=-1.0), "ridge is -1"),
+        (dict(ridge=float("nan")), "ridge is nan"),
+        (dict(features=torch.ones(60, 5), ridge=0), "ridge=0 leaves the weights open"),
+    ],
+)
+def test_too_few_words_and_a_penalty_that_is_none_are_named(change, message):
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    given = dict(features=x, labels=[i % 2 for i in range(60)], types=[i // 3 % 7 for i in range(60)])
+    with pytest.raises(ValueError, match=message):
+        probe(**(given | change))
+
+
+def test_a_label_for_each_token_is_needed():
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="6 tokens but 1 labels"):
+        LinearProbe(x, [0, 1, 0, 1, 0, 1]).accuracy(x, [1])

@@ -27,6 +27,11 @@ def row_of(line, installed, tested=None, running=None) -> Row:
     [
         ("torch>=2.9", "2.13.0+cpu", "2.13.0", "2.13.0+cpu", "tested", ""),
         ("torch>=2.9", "2.9", None, None, "other", ""),
+        ("torch>=2.9", "2.13.0+cpu", "2.13.0+cpu", None, "tested", ""),
+        ("torch>=2.9", "unknown", "2.13.0", None, "unreadable", "pip install 'torch>=2.9' --force-reinstall"),
+        ("torch>=2.9", "2.9-x-y", None, None, "unreadable", "its version '2.9-x-y' is no number"),
+        ("torch>=2.9", "2.13.0", "2.13.0", "unknown", "tested", ""),  # what runs does not say
+        ("torch>=2.9", "2.13.0", "a night's", None, "other", ""),
         ("torch>=2.9", "2.8.1", "2.13.0", None, "too old", "pip install 'torch>=2.9'"),
         ("torch>=2.9", None, "2.13.0", None, "missing", "pip install 'torch>=2.9'"),
         ("torch>=2.9", "2.10", "2.9", None, "other", "newer than tested"),  # 10 is more than 9

@@ -11,7 +11,7 @@ FLOORS = [  # a folder may import from its own floor or below, never above; "" i
     ["support"],
     ["", "formats", "data"],
     ["fast", "evaluate", "decode"],
-    ["tune", "monitor", "finetune", "compress", "interpret", "speech"],
+    ["tune", "monitor", "finetune", "compress", "interpret", "speech", "safety"],
     ["teach", "cli"],
 ]
 TO_FAST = {

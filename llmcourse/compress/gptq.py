@@ -34,6 +34,8 @@ def inverse_root(hessian: Tensor, damping: float) -> Tensor:
     if not torch.isfinite(hessian).all():
         raise ValueError("the hessian is not finite: calibrate a model that has been trained without NaN")
     hessian = hessian.double()
+    if not hessian.any():  # the layer got zeros only: no column can make up for another
+        return torch.eye(len(hessian)).to(hessian)
     hessian = hessian + damping * hessian.diagonal().mean() * torch.eye(len(hessian)).to(hessian)
     try:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from llmcourse.compress.qat import FakeQuantizedLinear
 from llmcourse.model import GPT
 from llmcourse.packed_model import are_tied
 from llmcourse.support.files import atomic_write
@@ -104,7 +105,8 @@ def add_lora(model: GPT, rank: int = 8, alpha: float = 16.0, targets: Sequence[s
     """Freeze `model` and put a correction beside every layer whose name ends in one of `targets`.
 
     Works in place and returns the model. Raises ValueError when a target matches no layer, when the
-    model has adapters already, or for a rank that a layer cannot have; then the model stays as it was.
+    model has adapters already or is prepared for QAT, or for a rank that a layer cannot have; then the model
+    stays as it was.
     """
     _refuse_adapters(model)
     layers, wanted = _adaptable(model), {}
@@ -116,6 +118,11 @@ def add_lora(model: GPT, rank: int = 8, alpha: float = 16.0, targets: Sequence[s
             raise ValueError(f"targets={targets}: {target!r} matches no layer: choose from {able}")
         wanted |= found
     wanted = {name: layer for name, layer in layers.items() if name in wanted}  # in the model's order
+    if rounded := [name for name, layer in wanted.items() if isinstance(layer, FakeQuantizedLinear)]:
+        raise ValueError(
+            f"{rounded[0]} is trained with rounding (prepare_qat), which merging would lose: adapt the model before "
+            "prepare_qat, or what finish_qat returns"
+        )
     for layer in wanted.values():
         _check_rank(layer, rank)
     adapted = {id(layer): LoRALinear(layer, rank, alpha) for layer in wanted.values()}

@@ -34,6 +34,7 @@ from llmcourse.generate import prompt_batch
 from llmcourse.model import GPT, Block
 from llmcourse.positions import apply_rotary
 from llmcourse.runtime import evaluating
+from llmcourse.support.inputs import id_row
 
 Edit = Callable[
     [Tensor], Tensor | None
@@ -125,6 +126,16 @@ def plain_layer(layer: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias that a linear layer applies, an adapter included, in the dtype of `like`."""
     layer = layer.merged() if isinstance(layer, LoRALinear) else layer
     return layer.weight.to(like.dtype), layer.bias
+
+
+def one_id_a_row(ids, name: str, n_rows: int, vocab_size: int) -> Tensor:
+    """Return token ids (B,): one for each of the rows, or one for all. Raises ValueError for others."""
+    row = id_row(torch.as_tensor(ids).reshape(-1), vocab_size, name, least=1)
+    if len(row) not in (1, n_rows):
+        raise ValueError(
+            f"{name} has {len(row)} ids for {n_rows} rows: give one for each row, or one for all"
+        )
+    return torch.from_numpy(row).expand(n_rows)
 
 
 def _edited(site: str, edit: Edit, x: Tensor) -> Tensor:

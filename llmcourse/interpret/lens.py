@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.generate import prompt_batch
-from llmcourse.interpret.hooks import plain_layer, record
+from llmcourse.interpret.hooks import one_id_a_row, plain_layer, record
 from llmcourse.model import GPT
 
 
@@ -75,7 +75,7 @@ def logit_contributions(model: GPT, token_ids, right, wrong) -> dict[str, Tensor
     its biases. With the scale of the final norm taken as it is in this run, the sum of all
     contributions is the difference itself. Parts that act through later ones are not counted for that. `right`
     and `wrong` are token ids (B,), or one for all rows. Raises ValueError for a model with its norms
-    behind the sums, and as `record`.
+    behind the sums, for ids that it does not have, and as `record`.
 
     >>> from llmcourse.config import ModelConfig
     >>> model = GPT(ModelConfig(vocab_size=10, d_model=16, n_heads=2, n_layers=1)).eval()
@@ -92,7 +92,11 @@ def logit_contributions(model: GPT, token_ids, right, wrong) -> dict[str, Tensor
         raise ValueError("norm_position='post': each norm rescales the stream, so it is no sum of parts")
     parts = _parts_of_stream(model, token_ids)
     stream = sum(parts.values())  # (B, C)
-    ids = [torch.as_tensor(some).reshape(-1).expand(len(stream)).to(stream.device) for some in (right, wrong)]
+    sides = (("right", right), ("wrong", wrong))
+    ids = [
+        one_id_a_row(some, name, len(stream), model.config.vocab_size).to(stream.device)
+        for name, some in sides
+    ]
     weight = plain_layer(model.unembedding, stream)[0]  # (V, C)
     direction = weight[ids[0]] - weight[ids[1]]  # (B, C)
     norm, epsilon = model.final_norm, model.final_norm.eps

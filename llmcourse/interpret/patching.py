@@ -19,7 +19,7 @@ from torch import Tensor
 
 from llmcourse.generate import prompt_batch
 from llmcourse.interpret.ablation import by_layer, replace_heads
-from llmcourse.interpret.hooks import hooked, record
+from llmcourse.interpret.hooks import hooked, one_id_a_row, record
 from llmcourse.model import GPT
 from llmcourse.runtime import evaluating
 
@@ -30,6 +30,8 @@ Receiver = tuple[int, int, str]  # layer, head, and "q", "k" or "v"
 def logit_difference(right, wrong, position: int = -1) -> Metric:
     """Return a metric: the mean over rows of logit(right) - logit(wrong) at `position`; each is an id, or (B,).
 
+    The metric raises ValueError for an id that the logits do not have, and a number of ids that is not that of the rows.
+
     >>> logit_difference(right=1, wrong=0)(torch.tensor([[[0.0, 3.0]], [[1.0, 2.0]]]))
     tensor(2.)
     """
@@ -37,8 +39,8 @@ def logit_difference(right, wrong, position: int = -1) -> Metric:
     def metric(logits: Tensor) -> Tensor:
         logits = logits[:, position]  # (B, V)
         ids = [
-            torch.as_tensor(some).reshape(-1).expand(len(logits))[:, None].to(logits.device)
-            for some in (right, wrong)
+            one_id_a_row(some, name, *logits.shape)[:, None].to(logits.device)
+            for name, some in (("right", right), ("wrong", wrong))
         ]
         return (logits.gather(1, ids[0]) - logits.gather(1, ids[1])).mean()
 

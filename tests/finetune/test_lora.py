@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from llmcourse.compress.qat import prepare_qat
 from llmcourse.compress.quantize import quantize_linears
 from llmcourse.convert import to_transformers
 from llmcourse.finetune.lora import (
@@ -22,7 +23,8 @@ from llmcourse.finetune.lora import (
     merge_lora,
     save_adapters,
 )
-from llmcourse.model import ModelConfig
+from llmcourse.model import GPT, ModelConfig
+from llmcourse.packed import Scheme
 from llmcourse.training import train
 from llmcourse.tune.techniques import TECHNIQUES, TechniqueConfig, make_model
 
@@ -497,3 +499,10 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         save_adapters(path, with_random_b(adapted))
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_model_that_is_trained_with_rounding_gets_no_adapters():
+    prepared = prepare_qat(GPT(ModelConfig(vocab_size=9, d_model=8, n_layers=1)), Scheme(4, "row"))
+    with pytest.raises(ValueError, match="is trained with rounding"):
+        add_lora(prepared, rank=2)
+    assert not lora_layers(prepared)

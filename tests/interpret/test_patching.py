@@ -234,3 +234,17 @@ def test_what_cannot_be_patched_is_named():
 def test_a_receiver_that_does_not_exist_is_named(receivers, message):
     with pytest.raises(ValueError, match=message):
         path_patch(small_model(n_kv_heads=2), SOURCE, BASE, [(0, 0)], receivers)
+
+
+@pytest.mark.parametrize(
+    ("right", "message"),
+    [
+        (5, r"right\[0\] is 5: give ids from 0 to 4"),
+        (-1, r"right\[0\] is -1"),
+        ([1, 2, 3], "3 ids for 2 rows"),
+        (0.5, "right"),
+    ],
+)
+def test_a_metric_refuses_ids_that_the_logits_do_not_have(right, message):
+    with pytest.raises(ValueError, match=message):
+        logit_difference(right, 0)(torch.zeros(2, 3, 5))

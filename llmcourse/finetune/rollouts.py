@@ -120,7 +120,9 @@ class RolloutBatches(EndlessBatches):
     the group (`group_advantages`, `scale`). What was drawn stays to be looked at: `rewards` (P, G),
     `lengths` (P, G) in tokens, `answers` and `drawn`, the tasks.
 
-    With `reuse` above 1, each batch comes so many times, and `old_log_probs` are those of the model
+    With `skip_even`, groups without a difference stay out of the batch unless all are such: they teach
+    nothing, and time is saved; what is left weighs more, as the loss is a mean (Yu et al. 2025,
+    arXiv:2503.14476, sec. 3.2). With `reuse` above 1, each batch comes so many times, and `old_log_probs` are those of the model
     that wrote it, for a loss with a ratio. Batch number `position` depends on the seed and on the model:
     a run that resumes goes on to the bit.
 
@@ -140,6 +142,7 @@ class RolloutBatches(EndlessBatches):
         temperature: float = 1.0,
         scale: bool = False,
         reuse: int = 1,
+        skip_even: bool = False,
         spelling: Spelling = CHARACTERS,
         seed: int = 0,
     ):
@@ -150,6 +153,7 @@ class RolloutBatches(EndlessBatches):
         self.n_tasks, self.group = int(n_tasks), whole(group, "group", least=2)
         self.max_new_tokens, self.temperature, self.scale = max_new_tokens, temperature, scale
         self.reuse, self.seed, self.batch = whole(reuse, "reuse"), seed, None
+        self.skip_even = skip_even
 
     def __next__(self) -> Rollouts:
         if self.position % self.reuse == 0 or self.batch is None:
@@ -176,9 +180,15 @@ class RolloutBatches(EndlessBatches):
             torch.tensor(rewards, dtype=torch.float32).view(shape),
             lengths.view(shape),
         )
-        repeated = [prompt for prompt in prompts for _ in range(self.group)]
-        token_ids, mask = join(repeated, written, lengths)
-        advantages = group_advantages(self.rewards, self.scale).flatten().to(device)
+        advantages = group_advantages(self.rewards, self.scale)
+        teaches = (advantages != 0).any(1)
+        if self.skip_even and teaches.any():
+            rows = teaches.repeat_interleave(self.group).nonzero().flatten()
+        else:
+            rows = torch.arange(len(written))
+        repeated = [prompts[i // self.group] for i in rows.tolist()]
+        token_ids, mask = join(repeated, written[rows.to(device)], lengths[rows.to(device)])
+        advantages = advantages.flatten()[rows].to(device)
         return Rollouts(token_ids, mask, advantages, self.log_probs(token_ids, mask))
 
     @torch.no_grad()
@@ -200,7 +210,7 @@ class RolloutBatches(EndlessBatches):
         self.batch = None if state["batch"] is None else Rollouts(**state["batch"])
 
     def _identity(self) -> dict:
-        names = ("seed", "n_tasks", "group", "max_new_tokens", "temperature", "scale", "reuse")
+        names = ("seed", "n_tasks", "group", "max_new_tokens", "temperature", "scale", "reuse", "skip_even")
         return {name: getattr(self, name) for name in names} | {"n_all_tasks": len(self.tasks)}
 
 

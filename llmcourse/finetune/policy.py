@@ -38,7 +38,8 @@ class Rollouts(NamedTuple):
 def group_advantages(rewards: Tensor, scale: bool = False) -> Tensor:
     """Return (P, G): each reward less the mean of its group; `rewards` (P, G) are those of G answers.
 
-    A group in which all answers earned the same teaches nothing: its advantages are 0. With `scale`
+    A group in which all answers earned the same teaches nothing: its advantages are 0. What is taken off
+    makes the gradient quieter and, on average, only shorter, by the factor 1 - 1/G. With `scale`
     they are divided by the standard deviation of the group (G - 1 in its denominator, plus 1e-4), as
     GRPO does: groups that are nearly always right, or nearly always wrong, then weigh as much as those
     that could go either way. Raises ValueError for another shape, a group of one, and rewards that are

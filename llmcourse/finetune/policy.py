@@ -79,8 +79,9 @@ def policy_loss(
       1 + clip) · A), with the ratio r of its probabilities now and when it was written. A batch may then
       make several steps: a token that has moved by `clip` in the wanted direction is left alone. In the
       first step, and without `old_log_probs`, r = 1 and the gradient is the plain one.
-    - `kl`, such as 0.04: times `kl_estimates` from the `reference` model, which is left as it is. It
-      holds the model near the reference, and costs a forward pass.
+    - `kl`, such as 0.04: times r · `kl_estimates` from the `reference` model, which is left as it is. It
+      holds the model near the reference, and costs a forward pass. The r, 1 at first, is there for the
+      gradient (see `kl_estimates`).
     - `normalization`: what the terms of the tokens are divided by. "constant" is answers · `max_tokens`:
       the length of an answer plays no part. "sequence" takes the mean of each answer first, so that a
       token of a long answer weighs less: long wrong answers are hardly discouraged. "token" is the mean
@@ -104,11 +105,13 @@ def policy_loss(
 
     def loss(model: nn.Module, batch: Rollouts) -> tuple[Tensor, int]:
         log_probs = token_log_probs(model, batch.token_ids, batch.mask)  # (B, T)
-        terms = -_gains(log_probs, batch, clip)
+        old = log_probs.detach() if batch.old_log_probs is None else batch.old_log_probs
+        ratios = (log_probs - old).exp()  # (B, T), 1 outside the answers
+        terms = -_gains(log_probs, ratios, batch.advantages, clip)
         if kl:
             with torch.no_grad(), evaluating(reference):
                 wanted = token_log_probs(reference, batch.token_ids, batch.mask)
-            terms = terms + kl * kl_estimates(log_probs, wanted)
+            terms = terms + kl * ratios * kl_estimates(log_probs, wanted)
         terms, lengths = terms * batch.mask, batch.mask.sum(1)  # (B, T), (B,)
         if normalization == "token":
             return terms.sum(), int(lengths.sum())
@@ -119,13 +122,11 @@ def policy_loss(
     return loss
 
 
-def _gains(log_probs: Tensor, batch: Rollouts, clip: float | None) -> Tensor:
+def _gains(log_probs: Tensor, ratios: Tensor, advantages: Tensor, clip: float | None) -> Tensor:
     """Return (B, T): what is to be made large, for each token."""
-    advantages = batch.advantages.to(log_probs)[:, None]  # (B, 1)
+    advantages = advantages.to(log_probs)[:, None]  # (B, 1)
     if clip is None:
         return advantages * log_probs
-    old = log_probs.detach() if batch.old_log_probs is None else batch.old_log_probs
-    ratios = (log_probs - old).exp()  # 1 outside the answers
     return torch.minimum(ratios * advantages, ratios.clamp(1 - clip, 1 + clip) * advantages)
 
 
@@ -136,14 +137,15 @@ def kl_estimates(log_probs: Tensor, reference: Tensor) -> Tensor:
     average over what the model draws, it is KL(model || reference) in nats; it is never negative, and
     swings less than -d, whose average is the same ("k3").
 
-    As a term of a loss it has the gradient of another quantity, KL(reference || model), on average, since
-    the tokens, once drawn, do not move with the weights: it imitates the reference, as SFT on what the
-    reference writes would. Both are 0 only where the two models agree.
+    The tokens, once drawn, do not move with the weights. So as a term of a loss it has, on average, the
+    gradient of another quantity, KL(reference || model); multiplied by the ratio of the probabilities now
+    and when they were drawn, which is 1 and has a gradient, it has that of its own.
 
     >>> kl_estimates(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.5, 0.25]).log())
     tensor([0.0000, 0.1931])
 
-    Source: Schulman 2020, "Approximating KL Divergence", joschu.net/blog/kl-approx.html.
+    Source: Schulman 2020, "Approximating KL Divergence", joschu.net/blog/kl-approx.html; the ratio:
+    DeepSeek-AI 2025, arXiv:2512.02556 (DeepSeek-V3.2).
     """
     d = reference - log_probs
     return d.expm1() - d

@@ -195,21 +195,27 @@ def test_the_estimates_are_never_negative_and_average_to_the_divergence():
     assert spread(kl_estimates(ours, near)) < 0.05 * spread(ours - near)
 
 
-def test_as_a_loss_the_estimate_has_the_gradient_of_the_other_divergence():
-    """Enumerated: KL(reference || model), not the KL(model || reference) whose value it estimates."""
+def test_as_a_loss_the_estimate_has_the_gradient_of_the_other_divergence_unless_the_ratio_is_there():
+    """Enumerated over all answers of one token, each as often as the model writes it."""
     model, reference = small(0), small(1)
-    rows, mask = ROWS[:, :2].unique(dim=0), MASK[:V, :2]  # answers of one token, all four
+    rows, mask = ROWS[:, :2].unique(dim=0), MASK[:V, :2]
     with torch.no_grad():
         theirs = answer_log_probs(reference, rows, mask)
-    ours = answer_log_probs(model, rows, mask)
-    p = ours.exp().detach()
-    found = gradient(model, (p * kl_estimates(ours, theirs)).sum())
-    ours = answer_log_probs(model, rows, mask)
-    other = gradient(model, (theirs.exp() * (theirs - ours)).sum())
-    ours = answer_log_probs(model, rows, mask)
-    own = gradient(model, (ours.exp() * (ours - theirs)).sum())
-    torch.testing.assert_close(found, other, rtol=1e-9, atol=1e-12)
-    assert torch.cosine_similarity(found, own, dim=0) < 0.95
+
+    def divergence_gradient(value):
+        return gradient(model, value(answer_log_probs(model, rows, mask)))
+
+    alone = divergence_gradient(lambda ours: (ours.exp().detach() * kl_estimates(ours, theirs)).sum())
+    other = divergence_gradient(lambda ours: (theirs.exp() * (theirs - ours)).sum())
+    own = divergence_gradient(lambda ours: (ours.exp() * (ours - theirs)).sum())
+    torch.testing.assert_close(alone, other, rtol=1e-9, atol=1e-12)
+    assert torch.cosine_similarity(alone, own, dim=0) < 0.95
+    p = answer_log_probs(model, rows, mask).exp().tolist()
+    found = 0
+    for i, share in enumerate(p):  # the loss itself, in the step after the answers were written
+        batch = Rollouts(rows[i : i + 1], mask[i : i + 1], torch.zeros(1))
+        found += share * gradient(model, policy_loss(kl=1.0, reference=reference)(model, batch)[0])
+    torch.testing.assert_close(found, own, rtol=1e-9, atol=1e-12)
 
 
 def test_the_divergence_is_added_and_the_reference_left_as_it_was():

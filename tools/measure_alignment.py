@@ -1,0 +1,256 @@
+"""Measure what rewards teach, and what else they do, for chapter 8d: data/alignment.
+
+    python tools/measure_alignment.py              # all runs; resumes where it stopped
+    python tools/measure_alignment.py reverse      # those of one experiment
+    python tools/measure_alignment.py --summary    # the tables, from what is stored
+
+Experiments: `reverse` (six letters, five seeds: GRPO and its controls), `sum` (two digits), `collapse` (a
+rate that is too high, and cures), `hacking` (rewards that miss what is meant), `variants` (scale, KL).
+A seed draws the start, which is trained on right answers until it is a third right, then the tasks and
+the answers. One thread; seconds are the processor's, for training, without evaluation.
+"""
+
+import argparse
+import copy
+import csv
+import random
+import time
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from llmcourse.finetune.policy import policy_loss
+from llmcourse.finetune.rollouts import RolloutBatches, divergence, merge_equal
+from llmcourse.finetune.sft import ChatBatches
+from llmcourse.finetune.verifiable import (
+    ALPHABET,
+    CHARACTERS,
+    accuracy,
+    correct,
+    exact_reward,
+    letters_reward,
+    pass_at,
+    string_tasks,
+    worked,
+)
+from llmcourse.model import GPT, ModelConfig
+from llmcourse.schedules import constant, warmup_linear
+from llmcourse.support.files import atomic_write
+from llmcourse.training import train
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "data" / "alignment"
+CONFIG = dict(context_length=16, d_model=64, n_heads=4, n_layers=2)
+KNOWN, UNSEEN, WATCHED = 20_000, 500, 200  # tasks to train on, to be tested on, and to be watched on
+EVERY = 10  # steps between two rows of a curve
+KEY = ("experiment", "method", "lr", "seed")
+RUN = (*KEY, "steps", "answers", "tokens", "seconds", "start_greedy", "start_sampled", "start_pass8")
+RUN += ("greedy", "sampled", "pass8", "reward", "kl", "length", "right")
+CURVE = (*KEY, "step", "reward", "exact", "length", "kl", "greedy", "sampled", "seconds")
+
+
+class Method(NamedTuple):
+    """A way to go on from a start; the defaults are GRPO without ornaments."""
+
+    name: str
+    lr: float = 5e-4
+    steps: int = 150
+    n_tasks: int = 64
+    group: int = 8
+    reward: str = "exact"
+    own: bool = False  # answers of the start, all of them taken as right
+    scale: bool = False
+    kl: float = 0.0
+    decay: bool = True
+
+
+GRPO, RANDOM, OWN = (
+    Method("GRPO"),
+    Method("random rewards", reward="random"),
+    Method("its own answers", own=True),
+)
+SLOW = 1e-4  # a rate that random rewards survive
+EXPERIMENTS = {  # name -> (kind of task, share of right answers at the start, seeds, methods)
+    "reverse": (
+        "reverse",
+        0.35,
+        5,
+        [GRPO, RANDOM._replace(lr=SLOW), OWN, GRPO._replace(lr=SLOW), RANDOM],
+    ),
+    "sum": ("sum", 0.45, 3, [GRPO._replace(lr=2e-4)]),
+    "collapse": (
+        "reverse",
+        0.35,
+        3,
+        [
+            Method("rate 1e-3, constant", 1e-3, 200, 32, 8, decay=False),
+            Method("rate 5e-4, falling", 5e-4, 200, 32, 8),
+        ],
+    ),
+    "hacking": (
+        "reverse",
+        0.35,
+        3,
+        [
+            Method("letters anywhere", reward="letters", steps=100),
+            Method("letters anywhere, and KL", reward="letters", steps=100, kl=0.1),
+            Method("exact", steps=100),
+        ],
+    ),
+    "variants": ("reverse", 0.35, 3, [Method("scaled", scale=True), Method("KL 0.04", kl=0.04)]),
+}
+
+
+class Table:
+    """Rows of a CSV that is written whole after each run; a run that is there is not made again."""
+
+    def __init__(self, name: str, columns: tuple[str, ...]):
+        self.path, self.columns, self.rows = FOLDER / name, columns, []
+        if self.path.exists():
+            with self.path.open(encoding="utf-8", newline="") as file:
+                self.rows = list(csv.DictReader(file))
+
+    def add(self, rows: list[dict]) -> None:
+        """Append rows, and write the file."""
+        self.rows += [{name: told(row[name]) for name in self.columns} for row in rows]
+        with atomic_write(self.path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def has(self, key: dict) -> bool:
+        """Return whether a run is stored."""
+        return any(all(row[name] == told(key[name]) for name in KEY) for row in self.rows)
+
+
+def told(value) -> str:
+    """Return a number in the digits that are stored."""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+# ---- one run -----------------------------------------------------------------------------------------
+
+
+def start_of(kind: str, share: float, seed: int) -> GPT:
+    """Return a model that is about so often right, greedily, on 200 tasks of its training; kept in runs/."""
+    torch.manual_seed(seed)
+    model, path = GPT(ModelConfig(len(ALPHABET), **CONFIG)), ROOT / "runs" / f"start-{kind}-{share}-{seed}.pt"
+    if path.exists():
+        model.load_state_dict(torch.load(path, weights_only=True))
+        return model.eval()
+    tasks = known_tasks(kind)
+    batches = ChatBatches(worked(tasks), 64, CONFIG["context_length"], CHARACTERS.end_id, seed)
+    for step in train(model, batches, steps=4000, lr=2e-3, weight_decay=0.0):
+        if step.step % 5 == 0 and accuracy(model, tasks[:WATCHED]) >= share:
+            break
+    path.parent.mkdir(exist_ok=True)
+    torch.save(model.state_dict(), path)
+    return model.eval()
+
+
+def known_tasks(kind: str) -> list:
+    """Return the tasks to train on: all but 480 of the sums that there are for it, for those."""
+    return string_tasks(kind, 6000 if kind == "sum" else KNOWN)
+
+
+def make_reward(name: str, seed: int):
+    """Return the function of a task and an answer that a method's reward names."""
+    coin = random.Random(seed)
+    return {
+        "exact": exact_reward,
+        "letters": letters_reward,
+        "random": lambda task, answer: float(coin.random() < 0.5),
+    }[name]
+
+
+class OwnAnswers(RolloutBatches):
+    """The same answers, of a model that stays as it is, all taken as right."""
+
+    def write(self, place: int):
+        """Return a batch in which each answer is to become more probable."""
+        batch = super().write(place)
+        return merge_equal(batch._replace(advantages=torch.ones_like(batch.advantages)))
+
+
+def measure(experiment: str, method: Method, seed: int) -> tuple[dict, list[dict]]:
+    """Train one model; return its row of runs.csv and its rows of curves.csv."""
+    kind, share, *_ = EXPERIMENTS[experiment]
+    start, tasks = start_of(kind, share, seed), known_tasks(kind)
+    unseen, watched = string_tasks(kind, UNSEEN, "test"), string_tasks(kind, WATCHED, "validation")
+    model, key = copy.deepcopy(start), dict(zip(KEY, (experiment, method.name, method.lr, seed), strict=True))
+    source = (OwnAnswers if method.own else RolloutBatches)(
+        start if method.own else model,
+        tasks,
+        make_reward(method.reward, seed),
+        method.n_tasks,
+        method.group,
+        scale=method.scale,
+        merge=not (method.kl or method.own),
+        seed=seed,
+    )
+    schedule = warmup_linear(method.steps) if method.decay else constant
+    loss = policy_loss(kl=method.kl, reference=start if method.kl else None)
+    torch.manual_seed(seed)
+    curve, seen, tokens, evaluating, began = [], [], 0, 0.0, time.process_time()
+
+    others = RolloutBatches(model, watched, n_tasks=64, group=2)  # for the divergence
+
+    def look(step: int) -> None:
+        reward, exact, length = (np.mean(part) for part in zip(*seen, strict=True))
+        apart = divergence(model, start, next(others))
+        curve.append(
+            dict(key, step=step, reward=float(reward), exact=float(exact), length=float(length))
+            | dict(kl=apart, greedy=accuracy(model, watched))
+            | dict(sampled=accuracy(model, watched, sampled=True), seconds=now - began - evaluating)
+        )
+        seen.clear()
+
+    options = dict(lr=method.lr, schedule=schedule, weight_decay=0.0, betas=BETAS, loss=loss)
+    for step in train(model, source, steps=method.steps, **options):
+        right = [answer == source.drawn[i // method.group].answer for i, answer in enumerate(source.answers)]
+        seen.append((source.rewards.mean().item(), np.mean(right), source.lengths.float().mean().item()))
+        tokens += int(source.lengths.sum())
+        if step.step % EVERY == 0:
+            now = time.process_time()
+            look(step.step)
+            evaluating += time.process_time() - now
+    seconds = time.process_time() - began - evaluating
+    before, after = (correct(each, unseen, sampled=True) for each in (start, model))
+    right = correct(model, unseen)
+    row = dict(key, steps=method.steps, answers=method.steps * method.n_tasks * method.group, tokens=tokens)
+    row |= dict(seconds=round(seconds, 1), start_greedy=accuracy(start, unseen))
+    row |= dict(start_sampled=before.mean().item(), start_pass8=pass_at(8, before))
+    row |= dict(greedy=right.mean().item(), sampled=after.mean().item(), pass8=pass_at(8, after))
+    row |= {name: curve[-1][name] for name in ("reward", "kl", "length")}
+    return row | dict(right="".join(str(int(r)) for r in right)), curve
+
+
+BETAS = (0.9, 0.999)
+
+
+def main(names: list[str]) -> None:
+    """Measure what is missing of these experiments."""
+    torch.set_num_threads(1)
+    runs, curves = Table("runs.csv", RUN), Table("curves.csv", CURVE)
+    for name in names:
+        _, _, seeds, methods = EXPERIMENTS[name]
+        for method, seed in product(methods, range(seeds)):
+            if runs.has(dict(zip(KEY, (name, method.name, method.lr, seed), strict=True))):
+                continue
+            row, curve = measure(name, method, seed)
+            curves.add(curve)
+            runs.add([row])
+            print(*(f"{name}={told(row[name])}" for name in RUN[:-1]), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("experiments", nargs="*", default=list(EXPERIMENTS))
+    parser.add_argument("--summary", action="store_true", help="print the tables of what is stored")
+    options = parser.parse_args()
+    main(options.experiments)

@@ -4,8 +4,9 @@
     python tools/measure_alignment.py reverse      # those of one experiment
     python tools/measure_alignment.py --summary    # the tables, from what is stored
 
-Experiments: `reverse` (six letters, five seeds: GRPO and its controls), `sum` (two digits), `collapse` (a
-rate that is too high, and cures), `hacking` (rewards that miss what is meant), `variants` (scale, KL).
+Experiments: `reverse` (six letters, five seeds: GRPO and its controls), `hacking` (a reward that misses
+what is meant), `collapse` (a rate that is too high), `rates` (GRPO at the rate of the first control, and
+that control at the rate of GRPO), `sum` (two digits), `variants` (scale, KL).
 A seed draws the start, which is trained on right answers until it is a third right, then the tasks and
 the answers. One thread; seconds are the processor's, for training, without evaluation.
 """
@@ -57,7 +58,7 @@ class Method(NamedTuple):
 
     name: str
     lr: float = 5e-4
-    steps: int = 150
+    steps: int = 200
     n_tasks: int = 64
     group: int = 8
     reward: str = "exact"
@@ -73,33 +74,31 @@ GRPO, RANDOM, OWN = (
     Method("its own answers", own=True),
 )
 SLOW = 1e-4  # a rate that random rewards survive
+SHORT = dict(steps=100, n_tasks=32)
 EXPERIMENTS = {  # name -> (kind of task, share of right answers at the start, seeds, methods)
-    "reverse": (
-        "reverse",
-        0.35,
-        5,
-        [GRPO, RANDOM._replace(lr=SLOW), OWN, GRPO._replace(lr=SLOW), RANDOM],
-    ),
-    "sum": ("sum", 0.45, 3, [GRPO._replace(lr=2e-4)]),
-    "collapse": (
-        "reverse",
-        0.35,
-        3,
-        [
-            Method("rate 1e-3, constant", 1e-3, 200, 32, 8, decay=False),
-            Method("rate 5e-4, falling", 5e-4, 200, 32, 8),
-        ],
-    ),
+    "reverse": ("reverse", 0.35, 5, [GRPO, RANDOM._replace(lr=SLOW), OWN]),
     "hacking": (
         "reverse",
         0.35,
         3,
         [
-            Method("letters anywhere", reward="letters", steps=100),
-            Method("letters anywhere, and KL", reward="letters", steps=100, kl=0.1),
-            Method("exact", steps=100),
+            Method("letters anywhere", reward="letters", **SHORT),
+            Method("letters anywhere, KL 0.2", reward="letters", kl=0.2, **SHORT),
+            Method("exact", **SHORT),
         ],
     ),
+    "collapse": (
+        "reverse",
+        0.35,
+        3,
+        [
+            Method("rate 2e-3, constant", 2e-3, decay=False, **SHORT),
+            Method("rate 2e-3, constant, KL 0.2", 2e-3, decay=False, kl=0.2, **SHORT),
+            Method("rate 5e-4, constant", 5e-4, decay=False, **SHORT),
+        ],
+    ),
+    "rates": ("reverse", 0.35, 3, [GRPO._replace(lr=SLOW), RANDOM]),
+    "sum": ("sum", 0.4, 3, [GRPO._replace(lr=2e-4)]),
     "variants": ("reverse", 0.35, 3, [Method("scaled", scale=True), Method("KL 0.04", kl=0.04)]),
 }
 
@@ -231,14 +230,15 @@ def measure(experiment: str, method: Method, seed: int) -> tuple[dict, list[dict
 BETAS = (0.9, 0.999)
 
 
-def main(names: list[str]) -> None:
-    """Measure what is missing of these experiments."""
+def main(names: list[str], only: str | None = None) -> None:
+    """Measure what is missing of these experiments, or of the one method `only`."""
     torch.set_num_threads(1)
     runs, curves = Table("runs.csv", RUN), Table("curves.csv", CURVE)
     for name in names:
         _, _, seeds, methods = EXPERIMENTS[name]
         for method, seed in product(methods, range(seeds)):
-            if runs.has(dict(zip(KEY, (name, method.name, method.lr, seed), strict=True))):
+            key = dict(zip(KEY, (name, method.name, method.lr, seed), strict=True))
+            if runs.has(key) or only not in (None, method.name):
                 continue
             row, curve = measure(name, method, seed)
             curves.add(curve)
@@ -246,11 +246,92 @@ def main(names: list[str]) -> None:
             print(*(f"{name}={told(row[name])}" for name in RUN[:-1]), flush=True)
 
 
+# ---- what is said of them ------------------------------------------------------------------------------
+
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided, for so many seeds
+
+
+def of(rows: list[dict], experiment: str, name: str, lr: float, column: str) -> dict[str, float]:
+    """Return a column of a method's runs by seed; "gain" is greedy accuracy above the start's."""
+    chosen = [r for r in rows if (r["experiment"], r["method"], float(r["lr"])) == (experiment, name, lr)]
+    if column == "gain":
+        return {r["seed"]: float(r["greedy"]) - float(r["start_greedy"]) for r in chosen}
+    return {r["seed"]: float(r[column]) for r in chosen}
+
+
+def interval(values) -> tuple[float, float, float]:
+    """Return (mean, low, high) with a 95 % interval over seeds (Student's t); of one seed, no interval."""
+    values = np.array(list(values))
+    if len(values) < 2:
+        return values.mean(), np.nan, np.nan
+    half = T_95[len(values)] * values.std(ddof=1) / len(values) ** 0.5
+    return values.mean(), values.mean() - half, values.mean() + half
+
+
+def paired(a: dict[str, float], b: dict[str, float]) -> tuple[float, float, float]:
+    """Return (mean, low, high) of the differences over the seeds that both have."""
+    return interval(a[seed] - b[seed] for seed in sorted(a.keys() & b.keys()))
+
+
+def percent(low_to_high: tuple[float, float, float], sign: str = "+") -> str:
+    """Return a mean and its interval, in points.
+
+    >>> percent((0.5, 0.4, 0.6))
+    '+50.0 (+40.0 to +60.0)'
+    """
+    mean, low, high = (format(100 * value, f"{sign}.1f") for value in low_to_high)
+    return f"{mean} ({low} to {high})"
+
+
+def summary(rows: list[dict]) -> list[str]:
+    """Return the table of all methods: means over seeds, and intervals."""
+    head = "experiment | method | rate | seeds | start | greedy | gain | sampled, start | sampled | pass@8, start"
+    lines = [f"| {head} | pass@8 | KL | length | seconds |", "|" + "---|" * 14]
+    for name, lr, experiment in dict.fromkeys((r["method"], float(r["lr"]), r["experiment"]) for r in rows):
+
+        def mean(column, scale=100, digits=1, key=(experiment, name, lr)):
+            return format(scale * np.mean(list(of(rows, *key, column).values())), f".{digits}f")
+
+        gains = of(rows, experiment, name, lr, "gain")
+        cells = [experiment, name, f"{lr:g}", str(len(gains)), mean("start_greedy"), mean("greedy")]
+        cells += [percent(interval(gains.values())), mean("start_sampled"), mean("sampled")]
+        cells += [
+            mean("start_pass8"),
+            mean("pass8"),
+            mean("kl", 1, 2),
+            mean("length", 1, 2),
+            mean("seconds", 1),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "| GRPO, greedily, less | rate | seeds | points |", "|---|---|---|---|"]
+    grpo = of(rows, "reverse", "GRPO", GRPO.lr, "greedy")
+    rivals = [
+        ("reverse", RANDOM.name, SLOW),
+        ("reverse", OWN.name, OWN.lr),
+        ("rates", RANDOM.name, RANDOM.lr),
+    ]
+    for experiment, name, lr in rivals:
+        other = of(rows, experiment, name, lr, "greedy")
+        if both := grpo.keys() & other.keys():
+            lines.append(f"| {name} | {lr:g} | {len(both)} | {percent(paired(grpo, other))} |")
+    if slow := of(rows, "rates", "GRPO", SLOW, "greedy"):
+        other = of(rows, "reverse", RANDOM.name, SLOW, "greedy")
+        both = slow.keys() & other.keys()
+        lines.append(
+            f"| both at 1e-4: {RANDOM.name} | {SLOW:g} | {len(both)} | {percent(paired(slow, other))} |"
+        )
+    return lines
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("experiments", nargs="*", default=list(EXPERIMENTS))
+    parser.add_argument("--method", help="measure this one alone")
     parser.add_argument("--summary", action="store_true", help="print the tables of what is stored")
     options = parser.parse_args()
-    main(options.experiments)
+    if options.summary:
+        print(*summary(Table("runs.csv", RUN).rows), sep="\n")
+    else:
+        main(options.experiments, options.method)

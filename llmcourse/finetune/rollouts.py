@@ -112,6 +112,30 @@ def join(prompts: Sequence[Sequence[int]], written: Tensor, lengths: Tensor) -> 
     )
 
 
+def merge_equal(batch: Rollouts) -> Rollouts:
+    """Return a batch that makes the same step of `policy_loss` with fewer rows.
+
+    Of equal rows one is left, and their advantages are added up; what adds up to 0, such as a group in
+    which all answers earned the same, is left out, unless that is everything. Advantages are multiplied
+    by rows left / rows before, so that the mean over the answers stays what it was.
+
+    >>> token_ids, mask = torch.tensor([[1, 5], [1, 5], [1, 6], [2, 5]]), torch.tensor([[False, True]] * 4)
+    >>> batch = merge_equal(Rollouts(token_ids, mask, torch.tensor([0.5, 0.5, -1.0, 0.0])))
+    >>> batch.token_ids.tolist(), batch.advantages.tolist()
+    ([[1, 5], [1, 6]], [0.5, -0.5])
+    """
+    _, place = torch.unique(torch.cat([batch.token_ids, batch.mask], 1), dim=0, return_inverse=True)
+    sums = batch.advantages.new_zeros(int(place.max()) + 1).index_add(0, place, batch.advantages)
+    first = torch.full_like(sums, len(place), dtype=torch.long)
+    first = first.scatter_reduce(0, place, torch.arange(len(place), device=place.device), "amin")
+    counts = sums.abs() > 1e-6
+    if not counts.any():
+        return batch
+    rows, order = first[counts].sort()
+    advantages = sums[counts][order] * len(rows) / len(place)
+    return Rollouts(batch.token_ids[rows], batch.mask[rows], advantages)
+
+
 class RolloutBatches(EndlessBatches):
     """Endless batches of `Rollouts`: answers of `model` as it stands to some of `tasks`, with advantages.
 
@@ -120,9 +144,8 @@ class RolloutBatches(EndlessBatches):
     the group (`group_advantages`, `scale`). What was drawn stays to be looked at: `rewards` (P, G),
     `lengths` (P, G) in tokens, `answers` and `drawn`, the tasks.
 
-    With `skip_even`, groups without a difference stay out of the batch unless all are such: they teach
-    nothing, and time is saved; what is left weighs more, as the loss is a mean (Yu et al. 2025,
-    arXiv:2503.14476, sec. 3.2). With `reuse` above 1, each batch comes so many times, and `old_log_probs` are those of the model
+    `merge` makes the same step in less time (`merge_equal`); not for a loss with `kl`, which asks how often
+    each answer came. With `reuse` above 1, each batch comes so many times, and `old_log_probs` are those of the model
     that wrote it, for a loss with a ratio. Batch number `position` depends on the seed and on the model:
     a run that resumes goes on to the bit.
 
@@ -142,7 +165,7 @@ class RolloutBatches(EndlessBatches):
         temperature: float = 1.0,
         scale: bool = False,
         reuse: int = 1,
-        skip_even: bool = False,
+        merge: bool = False,
         spelling: Spelling = CHARACTERS,
         seed: int = 0,
     ):
@@ -153,7 +176,7 @@ class RolloutBatches(EndlessBatches):
         self.n_tasks, self.group = int(n_tasks), whole(group, "group", least=2)
         self.max_new_tokens, self.temperature, self.scale = max_new_tokens, temperature, scale
         self.reuse, self.seed, self.batch = whole(reuse, "reuse"), seed, None
-        self.skip_even = skip_even
+        self.merge = merge
 
     def __next__(self) -> Rollouts:
         if self.position % self.reuse == 0 or self.batch is None:
@@ -180,16 +203,12 @@ class RolloutBatches(EndlessBatches):
             torch.tensor(rewards, dtype=torch.float32).view(shape),
             lengths.view(shape),
         )
-        advantages = group_advantages(self.rewards, self.scale)
-        teaches = (advantages != 0).any(1)
-        if self.skip_even and teaches.any():
-            rows = teaches.repeat_interleave(self.group).nonzero().flatten()
-        else:
-            rows = torch.arange(len(written))
-        repeated = [prompts[i // self.group] for i in rows.tolist()]
-        token_ids, mask = join(repeated, written[rows.to(device)], lengths[rows.to(device)])
-        advantages = advantages.flatten()[rows].to(device)
-        return Rollouts(token_ids, mask, advantages, self.log_probs(token_ids, mask))
+        repeated = [prompt for prompt in prompts for _ in range(self.group)]
+        token_ids, mask = join(repeated, written, lengths)
+        advantages = group_advantages(self.rewards, self.scale).flatten().to(device)
+        batch = Rollouts(token_ids, mask, advantages)
+        batch = merge_equal(batch) if self.merge else batch
+        return batch._replace(old_log_probs=self.log_probs(batch.token_ids, batch.mask))
 
     @torch.no_grad()
     def log_probs(self, token_ids: Tensor, mask: Tensor) -> Tensor | None:
@@ -210,7 +229,7 @@ class RolloutBatches(EndlessBatches):
         self.batch = None if state["batch"] is None else Rollouts(**state["batch"])
 
     def _identity(self) -> dict:
-        names = ("seed", "n_tasks", "group", "max_new_tokens", "temperature", "scale", "reuse", "skip_even")
+        names = ("seed", "n_tasks", "group", "max_new_tokens", "temperature", "scale", "reuse", "merge")
         return {name: getattr(self, name) for name in names} | {"n_all_tasks": len(self.tasks)}
 
 

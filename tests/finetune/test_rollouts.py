@@ -111,15 +111,24 @@ def test_a_batch_is_what_was_written_and_how_much_better_it_was():
     assert batch.old_log_probs is None
 
 
-def test_groups_without_a_difference_may_stay_out():
-    whole, source = (batches(tiny(), skip_even=skip, n_tasks=6) for skip in (False, True))
+@pytest.mark.parametrize("clip", [None, 0.2])
+def test_merged_rows_make_the_same_step(clip):
+    model = tiny().double()
+    whole, source = (batches(model, merge=merge, n_tasks=6, group=8, reuse=2) for merge in (False, True))
     for _ in range(4):
-        one, other = next(whole), next(source)
-        kept = [i for i in range(18) if len(set(source.rewards[i // 3].tolist())) > 1]
-        assert [source.answers, source.rewards.tolist()] == [whole.answers, whole.rewards.tolist()]
-        assert torch.equal(other.advantages, one.advantages[kept])
-        assert other.mask.sum(1).tolist() == one.mask[kept].sum(1).tolist()
-    source = RolloutBatches(tiny(), TASKS, lambda *_: 1.0, 4, 3, 4, skip_even=True, spelling=DIGITS)
+        gradients = []
+        for each in (whole, source):
+            batch = next(each)
+            batch = batch._replace(old_log_probs=batch.old_log_probs - 0.3 * batch.mask)  # ratios of 1.35
+            total, count = policy_loss(clip=clip)(model, batch)
+            gradients.append(flat_gradient(total / count, model))
+        assert source.answers == whole.answers
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-8)
+        assert len(source.batch.mask) < len(whole.batch.mask)
+
+
+def test_where_nothing_was_better_all_rows_stay():
+    source = RolloutBatches(tiny(), TASKS, lambda *_: 1.0, 4, 3, 4, merge=True, spelling=DIGITS)
     assert (len(next(source).advantages), next(source).advantages.abs().max()) == (12, 0)
 
 
@@ -170,7 +179,7 @@ def test_joined_rows_and_lengths():
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, dict(reuse=3), dict(skip_even=True, scale=True)], ids=["plain", "again", "even"]
+    "changes", [{}, dict(reuse=3), dict(merge=True, scale=True)], ids=["plain", "again", "merged"]
 )
 def test_a_run_stops_and_goes_on_to_the_bit(tmp_path, changes):
     def run(path, seed, stop_at=None):

@@ -21,6 +21,14 @@ from llmcourse.data.batches import IGNORE, LabelledBatches, TokenBatches, to_dev
 from llmcourse.data.pairs import PairBatches, pair_batch
 from llmcourse.encoder_decoder import EncoderDecoder
 from llmcourse.finetune.classify import GPTClassifier
+from llmcourse.finetune.policy import Rollouts, policy_loss
+from llmcourse.finetune.preference import (
+    PreferenceBatches,
+    RewardModel,
+    dpo_loss,
+    pairwise_loss,
+    preference_batch,
+)
 from llmcourse.losses import (
     classification_loss,
     mean_loss,
@@ -104,6 +112,7 @@ def squared_error(model, batch):
 
 
 TEACHER = gpt(99, 0.5, n_layers=2).eval()
+REFERENCE = gpt(98, 0.5).eval()
 
 
 def distillation(model, batch):
@@ -196,6 +205,32 @@ def pair_batches():
     )
 
 
+def compared(generator, rows=7):
+    """Lists of ids: a prompt, and two answers of unequal length, of which the chosen one begins with 1."""
+    draw = lambda n: torch.randint(2, V, (n,), generator=generator).tolist()  # noqa: E731
+    n_chosen, n_rejected = torch.randint(1, 4, (2, rows), generator=generator).tolist()
+    return [(draw(2), [1, *draw(n)], [0, *draw(m)]) for n, m in zip(n_chosen, n_rejected, strict=True)]
+
+
+def preferences(generator):
+    return preference_batch(compared(generator))
+
+
+def preference_batches():
+    return PreferenceBatches(compared(torch.Generator().manual_seed(0), 20), batch_size=3, seed=3)
+
+
+def reward_model(seed, dropout):
+    return RewardModel(gpt(seed, dropout))
+
+
+def rollouts(generator):
+    ends = torch.randint(3, T + 1, (7, 1), generator=generator)
+    mask = (torch.arange(T) >= 2) & (torch.arange(T) < ends)
+    old = -1 - torch.rand(7, T, generator=generator)
+    return Rollouts(ids(generator, length=T), mask, torch.randn(7, generator=generator), old * mask)
+
+
 def drawn(draw):
     return lambda: Drawn(draw)
 
@@ -212,6 +247,11 @@ KINDS = {
     "translation": (translator, pair_batches, seq2seq_loss, translations),
     "copying": (copier, pair_batches, seq2seq_loss, translations),
     "recognition": (recognizer, drawn(sounds), ctc_loss, sounds),
+    "preferences": (gpt, preference_batches, dpo_loss(REFERENCE, beta=0.5), preferences),
+    "rewards of pairs": (reward_model, preference_batches, pairwise_loss, preferences),
+    "policy gradient": (gpt, drawn(rollouts), policy_loss(), rollouts),
+    "clipped, token by token": (gpt, drawn(rollouts), policy_loss(clip=0.2, normalization="token"), rollouts),
+    "GRPO": (gpt, drawn(rollouts), policy_loss(0.2, 0.1, REFERENCE, "sequence"), rollouts),
 }
 
 
@@ -267,6 +307,8 @@ def rows_of(batch, rows):
     """Return some rows of a batch, whatever it is made of."""
     if isinstance(batch, dict):
         return {name: part[rows] for name, part in batch.items()}
+    if hasattr(batch, "_fields"):
+        return type(batch)(*(part[rows] for part in batch))
     return type(batch)(part[rows] for part in batch)
 
 

@@ -1,7 +1,7 @@
 """Make the checkpoints that the course ships: `python tools/build_checkpoints.py pretrained`.
 
-Stages: `pretrained`, `sft`, `student`, `int4`, and `sft-experiments`, which measures the methods of chapter
-3d over seeds (all but `sft` and `int4` resume where they stopped). Results, with a card, go to data/checkpoints/<stage>/.
+Stages: `pretrained`, `sft`, `student`, `int4`, `aligned`, and `sft-experiments`, which measures the methods
+of chapter 3d over seeds (all but `sft` and `int4` resume where they stopped). Results, with a card, go to data/checkpoints/<stage>/.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from build_aligned import build_aligned
 from build_int4 import build_int4
 
 from llmcourse.compress.distill import distillation_loss
@@ -411,6 +412,7 @@ def main() -> None:
         "sft": build_sft,
         "student": build_student,
         "int4": build_int4,
+        "aligned": build_aligned,
         "sft-experiments": build_experiments,
     }
     parser = argparse.ArgumentParser(description=__doc__)

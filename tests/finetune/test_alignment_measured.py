@@ -1,0 +1,104 @@
+"""The stored runs of chapter 8d: rows agree with one another, and the card says what they hold."""
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+import torch
+from notebook_tools import ROOT
+
+from llmcourse.finetune.verifiable import ALPHABET
+from llmcourse.model import GPT, ModelConfig
+
+sys.path.insert(0, str(ROOT / "tools"))
+import measure_alignment as tool
+
+CARD = (tool.FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def stored(name):
+    with (tool.FOLDER / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+RUNS, CURVES = stored("runs.csv"), stored("curves.csv")
+
+
+def key(row):
+    return tuple(row[name] for name in tool.KEY)
+
+
+def test_each_run_is_there_once_with_its_curve():
+    assert len({key(row) for row in RUNS}) == len(RUNS)
+    curves = {}
+    for row in CURVES:
+        curves.setdefault(key(row), []).append(row)
+    assert curves.keys() == {key(row) for row in RUNS}
+    for run in RUNS:
+        curve = curves[key(run)]
+        assert [int(row["step"]) for row in curve] == list(range(10, int(run["steps"]) + 1, 10))
+        assert [curve[-1][name] for name in ("reward", "kl", "length")] == [
+            run[name] for name in ("reward", "kl", "length")
+        ]
+        seconds = [float(row["seconds"]) for row in curve]
+        assert seconds == sorted(seconds)
+        assert seconds[-1] <= float(run["seconds"]) + 0.2
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: "-".join(key(run)))
+def test_shares_are_those_of_the_answers(run):
+    assert len(run["right"]) == tool.UNSEEN
+    assert float(run["greedy"]) == pytest.approx(run["right"].count("1") / tool.UNSEEN, abs=1e-4)
+    for part in ("start_", ""):
+        assert float(run[part + "pass8"]) >= float(run[part + "sampled"]) - 1e-6
+    assert float(run["kl"]) > -1e-6
+
+
+def test_starts_are_one_for_each_kind_and_seed():
+    names = ("start_greedy", "start_sampled", "start_pass8")
+    kinds = {name: tool.EXPERIMENTS[name][0] for name in tool.EXPERIMENTS}
+    starts = {(kinds[r["experiment"]], r["seed"], *(r[name] for name in names)) for r in RUNS}
+    assert len(starts) == len({start[:2] for start in starts})
+
+
+def test_grpo_gains_thirty_points_and_beats_its_controls_in_five_seeds():
+    gains = tool.of(RUNS, "reverse", "GRPO", tool.GRPO.lr, "gain")
+    assert sorted(gains) == ["0", "1", "2", "3", "4"]
+    assert tool.interval(gains.values())[1] > 0.30
+    grpo = tool.of(RUNS, "reverse", "GRPO", tool.GRPO.lr, "greedy")
+    for name, lr in ((tool.RANDOM.name, tool.SLOW), (tool.OWN.name, tool.OWN.lr)):
+        other = tool.of(RUNS, "reverse", name, lr, "greedy")
+        assert grpo.keys() == other.keys()
+        assert tool.paired(grpo, other)[1] > 0.30
+
+
+def test_the_card_holds_the_tables_of_the_rows():
+    for line in tool.summary(RUNS):
+        assert line in CARD.splitlines()
+
+
+def test_intervals_are_students():
+    values = [0.1, 0.2, 0.4]
+    stats = pytest.importorskip("scipy.stats")
+    wanted = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert tool.interval(values)[1:] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_a_short_run_gives_the_same_rows_twice(monkeypatch):
+    def start_of(kind, share, seed):
+        torch.manual_seed(seed)
+        return GPT(ModelConfig(len(ALPHABET), **tool.CONFIG | dict(d_model=16, n_layers=1))).eval()
+
+    monkeypatch.setattr(tool, "start_of", start_of)
+    monkeypatch.setattr(tool, "known_tasks", lambda kind: tool.string_tasks(kind, 50))
+    monkeypatch.setattr(tool, "UNSEEN", 20)
+    monkeypatch.setattr(tool, "WATCHED", 20)
+    for method in (tool.GRPO._replace(reward="letters"), tool.RANDOM, tool.OWN, tool.GRPO._replace(kl=0.1)):
+        short = method._replace(steps=10, n_tasks=4)
+        (run, (row,)), (again, (same,)) = (tool.measure("reverse", short, 3) for _ in range(2))
+        for one, other in ((run, again), (row, same)):
+            assert {**one, "seconds": 0} == {**other, "seconds": 0}
+        assert (row["step"], run["answers"], len(run["right"])) == (10, 320, 20)
+        assert run.keys() == set(tool.RUN)
+        assert row.keys() == set(tool.CURVE)

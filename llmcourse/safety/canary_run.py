@@ -98,10 +98,14 @@ def rows_of(documents: Sequence[Sequence[int]], length: int, end_id: int) -> tup
     return filled[:, :-1].where(filled[:, :-1] != IGNORE, end_id), filled[:, 1:]
 
 
-def plain_row_loss(model: GPT, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
-    """Return (sum of `row_losses`, number of rows): what `private_loss` is without clipping."""
-    losses = row_losses(model, batch)
-    return losses.sum(), len(losses)
+def plain_row_loss(batch_size: float) -> Loss:
+    """Return what `private_loss` is without clipping: the sum of `row_losses`, over the expected number of rows."""
+
+    def loss(model: GPT, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, float, Tensor]:
+        losses = row_losses(model, batch)
+        return losses.sum(), batch_size, losses.mean() * batch_size
+
+    return loss
 
 
 def train_on_rows(
@@ -122,7 +126,7 @@ def train_on_rows(
     """
     n, rate = len(rows[0]), batch_size / len(rows[0])
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
-    loss: Loss = plain_row_loss
+    loss: Loss = plain_row_loss(batch_size)
     if clip is not None:
         loss = private_loss(clip, batch_size)
         optimizer = PrivateOptimizer(optimizer, noise_multiplier, clip, batch_size, seed)

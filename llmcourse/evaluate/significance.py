@@ -68,6 +68,26 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return (low, high), an interval for a share of which `hits` of `n` were seen.
+
+    It lies within 0 to 1 and has a width where none or all were seen, which the bootstrap's has not.
+    Raises ValueError for no items, more hits than items, and a level outside (0, 1).
+
+    >>> [round(end, 3) for end in wilson_interval(0, 20)]
+    [0.0, 0.161]
+
+    Source: Wilson 1927, J. Am. Stat. Assoc. 22.
+    """
+    n, hits = whole(n, "n"), whole(hits, "hits", least=0)
+    if hits > n:
+        raise ValueError(f"hits={hits} of n={n}: there cannot be more hits than items")
+    _check_share(level, "level")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle, half = hits + z**2 / 2, z * math.sqrt(hits * (n - hits) / n + z**2 / 4)
+    return max(0.0, (middle - half) / (n + z**2)), min(1.0, (middle + half) / (n + z**2))
+
+
 def sign_flip_p_value(differences, n_resamples: int = 10_000, seed: int = 0) -> float:
     """Return how often random signs give a mean at least as far from 0: the paired permutation test.
 

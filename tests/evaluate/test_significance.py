@@ -12,6 +12,7 @@ from llmcourse.evaluate.significance import (
     items_needed,
     paired_comparison,
     sign_flip_p_value,
+    wilson_interval,
 )
 
 
@@ -35,6 +36,19 @@ def test_the_interval_agrees_with_scipys_percentile_bootstrap():
     ).confidence_interval
     ours = bootstrap_interval(values, n_resamples=9000)
     assert ours == pytest.approx((theirs.low, theirs.high), rel=0.02)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 5), (3, 7), (20, 20), (150, 400)])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_wilsons_interval_is_scipys(hits, n, level):
+    expected = stats.binomtest(hits, n).proportion_ci(level, method="wilson")
+    assert wilson_interval(hits, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_a_share_that_cannot_be_is_refused():
+    for hits, n, message in ((3, 2, "more hits than items"), (0, 0, "n=0"), (-1, 2, "hits=-1")):
+        with pytest.raises(ValueError, match=message):
+            wilson_interval(hits, n)
 
 
 def test_a_wider_level_gives_a_wider_interval_and_the_seed_decides_all():

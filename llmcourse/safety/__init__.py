@@ -1,0 +1,1 @@
+"""Harm measured on models of our own, and mended: filters, memory, privacy, poison, attacks."""

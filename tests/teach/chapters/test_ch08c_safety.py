@@ -9,6 +9,7 @@ import torch
 from answers import assert_right, assert_wrong, numbered
 from scipy import stats
 
+from llmcourse.safety import filters, memorization
 from llmcourse.teach.chapters.ch08c_safety.solutions import (
     exposure,
     flag_precision,
@@ -46,12 +47,16 @@ def exact(share, recall, false_alarms):
     return s * r / (s * r + (1 - s) * f)
 
 
+def by_package_s_rule(share, recall, false_alarms):
+    return filters.precision_at(recall, false_alarms, prevalence=share)
+
+
 def as_table(share, recall, false_alarms):
     table = np.array([[share * recall, share * (1 - recall)], [(1 - share) * false_alarms, 0]])
     return table[0, 0] / table[:, 0].sum()
 
 
-RIGHT["08c-base-rate"] = [flag_precision, by_counting, by_bayes, by_odds, exact, as_table]
+RIGHT["08c-base-rate"] = [flag_precision, by_package_s_rule, by_counting, by_bayes, by_odds, exact, as_table]
 WRONG["08c-base-rate"] = numbered(
     [
         (lambda s, r, f: s * r / (s * r + f), "GOOD texts only"),
@@ -77,37 +82,39 @@ WRONG["08c-base-rate"] = numbered(
 
 def in_python(losses, planted):
     values = losses.tolist()
-    return math.log2(len(values) / sum(value <= values[planted] for value in values))
+    smaller, same = (sum(op(v, values[planted]) for v in values) for op in (float.__lt__, float.__eq__))
+    return math.log2(len(values) / (smaller + (same + 1) / 2))
 
 
 def by_scipy(losses, planted):
-    return -np.log2(stats.rankdata(losses.numpy(), method="max")[planted] / len(losses))
+    return -np.log2(stats.rankdata(losses.numpy())[planted] / len(losses))
 
 
 def by_searching(losses, planted):
-    rank = torch.searchsorted(losses.sort().values, losses[planted], right=True)
-    return torch.log2(torch.tensor(float(len(losses)))) - torch.log2(rank.float())
+    ordered = losses.sort().values
+    ends = [torch.searchsorted(ordered, losses[planted], right=side).double() for side in (False, True)]
+    return math.log2(len(losses)) - torch.log2((ends[0] + 1 + ends[1]) / 2)
 
 
 def by_walking(losses, planted):
-    ordered = sorted(range(len(losses)), key=lambda i: (losses[i].item(), i == planted))
-    return math.log(len(losses) / (1 + ordered.index(planted)), 2)
+    ordered = sorted(losses.tolist())
+    places = [place for place, loss in enumerate(ordered, 1) if loss == losses[planted].item()]
+    return math.log(len(losses) / (sum(places) / len(places)), 2)
 
 
-def by_mean_surprise(losses, planted):
-    """The probability that a candidate drawn evenly does as well: its information."""
-    return -(losses <= losses[planted]).double().mean().log2()
+def by_package(losses, planted):
+    return memorization.exposure(memorization.rank_of(losses.tolist(), planted), len(losses))
 
 
-RIGHT["08c-exposure"] = [exposure, in_python, by_scipy, by_searching, by_walking, by_mean_surprise]
+RIGHT["08c-exposure"] = [exposure, in_python, by_scipy, by_searching, by_walking, by_package]
 
 
 def rank(losses, planted):
-    return (losses <= losses[planted]).sum().item()
+    return stats.rankdata(losses.numpy())[planted]
 
 
 def sorted_place(losses, planted):
-    return losses.sort().indices.tolist().index(planted) + 1  # ties as the sort happens to leave them
+    return losses.sort(stable=True).indices.tolist().index(planted) + 1  # ties as they stand in the list
 
 
 WRONG["08c-exposure"] = numbered(
@@ -121,14 +128,15 @@ WRONG["08c-exposure"] = numbered(
         (lambda x, i: -exposure(x, i), "the sign is wrong"),
         (lambda x, i: exposure(-x, i), "the SMALLEST loss"),
         (lambda x, i: torch.log2(len(x) / (x < x[i]).sum()), "begin at 0"),
+        (lambda x, i: math.log2(len(x) / (rank(x, i) - 1)), "begin at 0"),
         (lambda x, i: math.log2(len(x) / (x < x[i]).sum().item()), "begin at 0"),
         (lambda x, i: math.log2(len(x) / (1 + x.argsort()[i].item())), "argsort().argsort()"),
-        (lambda x, i: math.log2(len(x) / (1 + (x < x[i]).sum().item())), "<=, not <"),
-        (lambda x, i: -np.log2(stats.rankdata(x.numpy())[i] / len(x)), "the middle of their ranks"),
+        (lambda x, i: math.log2(len(x) / (1 + (x < x[i]).sum().item())), "you rank it first"),
+        (lambda x, i: math.log2(len(x) / (x <= x[i]).sum().item()), "you rank it last"),
         (lambda x, i: math.log2(len(x) - 1) - math.log2(rank(x, i)), "not log2(N - 1)"),
         (lambda x, i: math.log2(len(x) / (i + 1)), "its place in the list"),
         (lambda x, i: (x.mean() - x[i]).item() / math.log(2), "that compares losses"),
-        (lambda x, i: math.log2(len(x) / sorted_place(x, i)), "count as more likely"),
+        (lambda x, i: math.log2(len(x) / sorted_place(x, i)), "share one loss"),
         (lambda x, i: math.log2(1000 / rank(x, i)), "rank 3 of 8"),
         (lambda x, i: x, "give a number"),
     ]

@@ -83,31 +83,30 @@ def check_base_rate(answer):
     minutes=8,
     difficulty=2,
     hints=(
-        "The rank of the planted candidate: how many candidates have its loss or a smaller one, itself included.",
+        "The rank of the planted candidate: 1 + how many candidates have a smaller loss.",
+        "Ties: of k candidates with its loss, itself included, take the middle: smaller + (k + 1) / 2. Alone, k is 1.",
         "Exposure is log2(number of candidates) - log2(rank): rank 1 of 1,024 is 10 bits, rank 1,024 of 1,024 is 0.",
-        "(losses <= losses[planted]).sum() counts; torch's own result needs .item() before math.log2, or use "
-        "torch.log2 on a float.",
     ),
     wants="function",
     form=number,
 )
 def check_exposure(answer):
-    """Compare with the definition (Carlini et al. 2019, definition 5); ranks, logarithms and ties apart."""
-
-    def worst(losses, planted):
-        return int((losses <= losses[planted]).sum())
-
-    def bits(rank=worst, n=len, log=math.log2):
-        return lambda losses, planted: log(n(losses)) - log(rank(losses, planted))
+    """Compare with the definition (Carlini et al. 2019, definition 4); ranks, logarithms and ties apart."""
 
     def best(losses, planted):
         return 1 + int((losses < losses[planted]).sum())
 
-    def largest_first(losses, planted):
-        return int((losses >= losses[planted]).sum())
+    def worst(losses, planted):
+        return int((losses <= losses[planted]).sum())
 
-    def from_zero(losses, planted):
-        return worst(losses, planted) - 1
+    def middle(losses, planted):
+        return (best(losses, planted) + worst(losses, planted)) / 2
+
+    def bits(rank=middle, n=len, log=math.log2):
+        return lambda losses, planted: log(n(losses)) - log(rank(losses, planted))
+
+    def from_zero(rank, n):
+        return math.log2(n / rank) if rank else float("inf")
 
     def by_argsort(losses, planted):
         return 1 + int(losses.argsort()[planted])
@@ -126,11 +125,8 @@ def check_exposure(answer):
         "right for rank 3 of 8, but rank 1 of 1,000 is {right} bits; yours is {value}": shuffled(1000, 1, 1),
         "right for two examples, but rank 6 of 60 is {right} bits; yours is {value}": shuffled(60, 6, 2),
         "the least likely of all candidates has an exposure of 0 bits; yours is {value}": shuffled(40, 40, 3),
-        "candidates that share its loss count as more likely: rank 5 of 12 here, {right} bits; yours is {value}": (
-            tied,
-            3,
-        ),
-        "a model that finds all candidates alike has learned nothing: 0 bits; yours is {value}": (
+        "ranks 2 to 5 share one loss, so its rank is 3.5 of 12, {right} bits; yours is {value}": (tied, 3),
+        "a model that finds all 16 alike puts each in the middle, rank 8.5: {right} bits; yours is {value}": (
             torch.full((16,), 2.0),
             5,
         ),
@@ -138,30 +134,33 @@ def check_exposure(answer):
     slips = {
         "that is in nats: take the logarithm to the base 2": bits(log=math.log),
         "that is a logarithm to the base 10: to the base 2": bits(log=math.log10),
-        "that is the rank: exposure is log2(number of candidates) - log2(rank)": worst,
+        "that is the rank: exposure is log2(number of candidates) - log2(rank)": (middle, best, worst),
         "that is the logarithm of the rank: subtract it from that of the number of candidates": (
-            lambda losses, planted: math.log2(worst(losses, planted))
+            lambda losses, planted: math.log2(middle(losses, planted))
         ),
         "that is the share of candidates down to its rank: take the logarithm to the base 2, and minus": (
-            lambda losses, planted: worst(losses, planted) / len(losses)
+            lambda losses, planted: middle(losses, planted) / len(losses)
         ),
         "that is the number of candidates over the rank: take its logarithm": (
-            lambda losses, planted: len(losses) / worst(losses, planted)
+            lambda losses, planted: len(losses) / middle(losses, planted)
         ),
         "the most likely candidate has rank 1, and the SMALLEST loss: your ranks begin with the largest": (
-            bits(largest_first)
+            lambda losses, planted: bits()(-losses, planted),
+            lambda losses, planted: bits(worst)(-losses, planted),
+            lambda losses, planted: bits(best)(-losses, planted),
         ),
         "ranks begin at 1, the planted one included: yours begin at 0": (
-            lambda losses, planted: (
-                float("inf") if from_zero(losses, planted) == 0 else bits(from_zero)(losses, planted)
-            )
+            lambda losses, planted: from_zero(middle(losses, planted) - 1, len(losses)),
+            lambda losses, planted: from_zero(best(losses, planted) - 1, len(losses)),
         ),
         "argsort says which candidate comes at each place; asked is the place of one: argsort().argsort(), or count": (
             bits(by_argsort)
         ),
-        "candidates that share its loss count as more likely than it: <=, not < or a sort": bits(best),
-        "candidates that share its loss all count as more likely: you take the middle of their ranks": bits(
-            lambda losses, planted: (best(losses, planted) + worst(losses, planted)) / 2
+        "of candidates that share its loss you rank it first: take the middle, smaller + (k + 1) / 2 for k of them": (
+            bits(best)
+        ),
+        "of candidates that share its loss you rank it last: take the middle, smaller + (k + 1) / 2 for k of them": (
+            bits(worst)
         ),
         "the planted candidate is one of the N: log2(N), not log2(N - 1)": bits(n=lambda x: len(x) - 1),
         "the number of candidates is log2(N), not log2(N + 1): the planted one is in `losses` already": bits(

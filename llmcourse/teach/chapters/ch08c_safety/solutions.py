@@ -12,7 +12,9 @@ def flag_precision(share, recall, false_alarms):
 
 def exposure(losses, planted):
     """Return the exposure in bits of candidate `planted` among the candidates with these losses (N,)."""
-    rank = (losses <= losses[planted]).sum().item()
+    smaller = (losses < losses[planted]).sum().item()
+    same = (losses == losses[planted]).sum().item()  # itself included
+    rank = smaller + (same + 1) / 2
     return math.log2(len(losses)) - math.log2(rank)
 
 

@@ -1,0 +1,1 @@
+"""The room of `08c_safety`."""

@@ -27,9 +27,9 @@ from llmcourse.tune.width_runs import BASE, BATCH, CONTEXT, hidden_parameters, l
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "scaling"
 COLUMNS = ("part", "width", "parameters", "steps", "tokens", "log2_rate", "mup", "seed", "bits", "seconds")
 WIDTHS, HELD_BACK, STEPS, SEEDS = (32, 48, 64, 96, 128), 192, (150, 300, 600), (0, 1, 2)
-RATES, RATE_WIDTHS, RATE_STEPS = range(-8, -2), (32, 128, 64, 256), 150
-RESAMPLES, LONGER_RATES = 1000, (-7, -6, -8, -5)
-LOG2_RATE = -7  # of the base, for all sizes: the best of `rates` in muP
+RATES, RATE_WIDTHS, RATE_STEPS = range(-9, -3), (32, 128, 64, 256), 150
+RESAMPLES, LONGER_RATES = 1000, (-6, -7, -8, -5)
+LOG2_RATE = -6  # of the base, for all sizes: the best of `rates` in muP
 
 
 def read(name: str) -> list[dict]:

@@ -138,7 +138,7 @@ def check_mup(answer):
             factors(-0.5, -1, -1),
             factors(-1, -1, -0.5),
         ),
-        "the three have not all the same factor": (factors(-1, -1, -1), factors(-0.5, -0.5, -0.5)),
+        "the three have not all the same factor": (factors(-0.5, -0.5, -0.5), factors(-0.25, -0.25, -0.25)),
         "that is the usual parametrization: the deviation alone knows the width": factors(0, -0.5, 0),
         "those are the ratios, not what to multiply with: 1 over them": factors(1, 0.5, 1),
     }
@@ -213,10 +213,9 @@ def check_texts(answer):
     }
     slips = {
         "the weights are in the memory too: subtract them": texts(left=lambda memory, weights: memory),
-        "a text keeps keys AND values: twice as many numbers": texts(
-            per_text=lambda L, H, D, T: L * H * D * T * 2
+        "a text keeps keys AND values, and a number of bfloat16 has two bytes: one of the two is missing": texts(
+            per_text=lambda L, H, D, T: 2 * L * H * D * T
         ),
-        "a number of bfloat16 has two bytes": texts(per_text=lambda L, H, D, T: 2 * L * H * D * T),
         "a number of bfloat16 has two bytes, not four": texts(
             per_text=lambda L, H, D, T: 2 * L * H * D * T * 4
         ),
@@ -348,4 +347,4 @@ def check_split(answer):
         "a group's rows need not be neighbours: yours is cut where another group comes between": neighbours,
     }
     examine(answer, by_groups(), cases, slips, rtol=0, atol=0)
-    return "no film on both sides. (Here the first groups are taken; shuffle them first.)"
+    return "no film on both sides. Here the first groups are taken: shuffle them before."

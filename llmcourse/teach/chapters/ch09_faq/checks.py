@@ -140,7 +140,6 @@ def check_mup(answer):
         ),
         "the three have not all the same factor": (factors(-0.5, -0.5, -0.5), factors(-0.25, -0.25, -0.25)),
         "that is the usual parametrization: the deviation alone knows the width": factors(0, -0.5, 0),
-        "those are the ratios, not what to multiply with: 1 over them": factors(1, 0.5, 1),
     }
     examine(answer, factors(), cases, slips)
     return "with these three, and scores divided by the head's width, the best rate of a small model holds."

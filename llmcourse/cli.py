@@ -1,4 +1,4 @@
-"""The command `llmcourse`: is this machine ready, where does data come from, what is solved."""
+"""The command `llmcourse`: is this machine ready, what is solved, a classifier of your own table."""
 
 import argparse
 import contextlib
@@ -94,11 +94,80 @@ def doctor() -> bool:
     return not problems
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line: a sub-command for each task."""
+    parser = argparse.ArgumentParser(prog="llmcourse", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("doctor", help="say whether this machine is ready for the course")
+    commands.add_parser("versions", help="list the versions of the packages")
+    commands.add_parser("data", help="list the data sets, and where each would come from")
+    commands.add_parser("progress", help="list the exercises that are solved")
+    tune = commands.add_parser("finetune", help="fine-tune a classifier on a CSV file of your own")
+    tune.add_argument(
+        "file", metavar="FILE.csv", help="a table with a header, a column of texts and one of labels"
+    )
+    tune.add_argument(
+        "--out", required=True, metavar="DIR", help="the folder for the model; the same again goes on"
+    )
+    tune.add_argument(
+        "--text", metavar="NAME", help="the column of the texts, if its name is not a usual one"
+    )
+    tune.add_argument("--label", metavar="NAME", help="the column of the labels")
+    tune.add_argument(
+        "--group", metavar="NAME", help="a column of what belongs together, such as an author or a film"
+    )
+    tune.add_argument(
+        "--delimiter", metavar="SIGN", help="between the columns; found out if not given ('tab' is a tab)"
+    )
+    tune.add_argument(
+        "--encoding", metavar="NAME", help="of the file, such as cp1252 or gb18030; UTF-8 if not given"
+    )
+    tune.add_argument(
+        "--encoder", metavar="DIR", help="a folder or a name of a hub; MiniLM (English) if not given"
+    )
+    for name, kind, words in (
+        ("epochs", int, "how often the training rows are read"),
+        ("batch-size", int, "rows in a step"),
+        ("lr", float, "the learning rate"),
+        ("frozen-layers", int, "how many of the lowest layers stay as they are"),
+        ("max-length", int, "tokens of a text that are read"),
+        ("seed", int, "another seed is another run"),
+    ):
+        tune.add_argument(f"--{name}", type=kind, metavar="N", help=words)
+    return parser
+
+
+def finetune(options: argparse.Namespace) -> int:
+    """Run `finetune_table`; a fault of the table or the folder is one line, without a traceback."""
+    from llmcourse.finetune.table.command import finetune_table
+    from llmcourse.finetune.table.encoder import RecipeError
+    from llmcourse.finetune.table.folder import FolderError
+    from llmcourse.finetune.table.read import TableError
+    from llmcourse.finetune.table.train import Recipe
+
+    given = {field: getattr(options, field) for field in Recipe.__dataclass_fields__}
+    columns = {name: getattr(options, name) for name in ("text", "label", "group", "encoder", "encoding")}
+    delimiter = "\t" if options.delimiter == "tab" else options.delimiter
+    try:
+        recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
+        report = finetune_table(options.file, options.out, recipe=recipe, delimiter=delimiter, **columns)
+    except (TableError, FolderError, RecipeError, OSError, FloatingPointError) as error:
+        print(f"llmcourse finetune: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command again goes on from here", file=sys.stderr)
+        return 130
+    print(*report.lines(), sep="\n")
+    print(f"the model and its card (README.md, state a licence in it) are in {options.out}")
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return 0 when all is well."""
-    parser = argparse.ArgumentParser(prog="llmcourse", description=__doc__)
-    parser.add_argument("command", choices=["doctor", "versions", "data", "progress"])
-    command = parser.parse_args(arguments).command
+    options = make_parser().parse_args(arguments)
+    command = options.command
+    if command == "finetune":
+        return finetune(options)
     if command == "doctor":
         well = doctor()
         start = "; `make lab` opens the course" if checkout() else ""

@@ -211,12 +211,21 @@ class LabelledBatches(EndlessBatches):
         self._batches = batches_by_length(lengths, self.batch_size, seed=self.seed * 1009 + epoch)
         self._epoch = epoch
 
-    def __next__(self) -> tuple[Tensor, Tensor, Tensor]:
-        epoch, index = divmod(self.position, len(self._batches))
+    @property
+    def batches_per_epoch(self) -> int:
+        """How many batches hold every row once."""
+        return len(self._batches)
+
+    def next_numbers(self) -> list[int]:
+        """Return the numbers of the rows of the next batch, and go on to the one after it."""
+        epoch, index = divmod(self.position, self.batches_per_epoch)
         if epoch != self._epoch:
             self._shuffle(epoch)
-        batch = self._batches[index]
         self.position += 1
+        return self._batches[index]
+
+    def __next__(self) -> tuple[Tensor, Tensor, Tensor]:
+        batch = self.next_numbers()
         return *pad_right([self.rows[i] for i in batch]), self.labels[batch]
 
     def _identity(self) -> dict:

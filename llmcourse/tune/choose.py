@@ -26,7 +26,7 @@ class Need:
     commercial: bool = False  # whether the licence must allow commercial use without asking
     gigabytes: float = 1e6  # of memory for weights and cache
     precision: str = "bfloat16"
-    tokens: int = 512  # of the longest text
+    tokens: int = 256  # of the longest text
     seconds: float = 1e6  # for each token that is written
     bandwidth: float | None = None  # bytes a second, as `measure_bandwidth` returns it
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import logsumexp
 from scipy.stats import norm
 from scipy.stats import t as student_t
 
 from llmcourse.support.inputs import number, number_row, whole
 
 SHARES, EXPONENTS = (0.2, 0.5, 0.8), (0.2, 0.5, 1.0)  # where fits begin: E of the mean loss; a and b
-EXACT = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 3000, "maxfun": 10_000}
+NEAR, EXACT = {"ftol": 1e-6, "gtol": 1e-3}, {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 3000, "maxfun": 10_000}
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def misfit(
     terms = [np.full_like(log_n, p[0]), p[1] - p[2] * log_n]
     if log_d is not None:
         terms.append(p[3] - p[4] * log_d)
-    total = logsumexp(terms, axis=0)  # ln of the law, (M,)
+    total = np.logaddexp.reduce(terms)  # ln of the law, (M,)
     shares, error = np.exp(terms - total), total - log_losses
     clipped = np.clip(error, -delta, delta)
     value = (clipped * (error - clipped / 2)).sum() / delta**2
@@ -209,10 +208,12 @@ def _fitted(log_n, log_d, log_losses, delta: float, start: ScalingLaw | None = N
         terms = np.log(np.maximum([start.E, size, token], 1e-12)) - scale
         starts = [np.array([terms[0], terms[1], start.a, terms[2], start.b])]
     keep = slice(None) if d is not None else slice(3)
-    fits = [
-        minimize(misfit, p[keep], (n, d, losses, delta), "L-BFGS-B", jac=True, options=EXACT) for p in starts
-    ]
-    p = min(fits, key=lambda fit: fit.fun).x
+
+    def search(p, options):
+        return minimize(misfit, p, (n, d, losses, delta), "L-BFGS-B", jac=True, options=options)
+
+    best = min((search(p[keep], NEAR) for p in starts), key=lambda fit: fit.fun)
+    p = search(best.x, EXACT).x if start is None else best.x
     law = [np.exp(p[0] + scale), np.exp(p[1] + scale + p[2] * middle), p[2]]
     if d is not None:
         law += [np.exp(p[3] + scale + p[4] * at), p[4]]

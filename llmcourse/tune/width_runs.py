@@ -1,15 +1,17 @@
 """One family of models that differ in width alone, trained on the plays: what scaling laws are fitted to.
 
-Two layers of Llama's parts, heads of 16 numbers, the tokens of the course model; rows of 64 tokens.
+Two layers of Llama's parts, heads of 16 numbers, rows of 64 tokens; the first 255 merges of the course
+model's tokenizer, so that most of the work is in the blocks. Both ends are matrices of their own, and the
+embedding starts wide: tied, or from 0.02, such short runs stay near the frequencies of single tokens for most
+of their steps, and seeds then differ in when they leave them.
 
 Dimensions: B batch, T time, N windows of text.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llmcourse.config import ModelConfig
 from llmcourse.data.batches import TokenBatches, pack
@@ -21,11 +23,13 @@ from llmcourse.pretrained import load_course_model
 from llmcourse.runtime import evaluating
 from llmcourse.schedules import warmup_stable_decay
 from llmcourse.support.inputs import whole
-from llmcourse.tokenizer import END_OF_TEXT
+from llmcourse.tokenizer import END_OF_TEXT, BPETokenizer
 from llmcourse.training import train
+from llmcourse.tune.costs import count_parameters
 from llmcourse.tune.mup import MuPConfig, MuPGPT, width_groups
 
-CONTEXT, BATCH, HEAD, BASE, WINDOWS = 64, 8, 16, 32, 256
+CONTEXT, BATCH, HEAD, BASE, LAYERS = 64, 8, 16, 32, 2
+MERGES, WINDOWS, EMBEDDING_STD = 255, 256, 0.5
 
 
 class Text(NamedTuple):
@@ -39,8 +43,9 @@ class Text(NamedTuple):
 
 
 def load_text() -> Text:
-    """Return the plays as tokens of the course model, and 256 windows spread over the validation plays."""
+    """Return the plays as 512 kinds of tokens, and 256 windows spread over the validation plays."""
     tokenizer = load_course_model("pretrained")[1]
+    tokenizer = BPETokenizer.from_merges(list(tokenizer.merges)[:MERGES])
     end = tokenizer.special_tokens[END_OF_TEXT]
     parts = split_by_title(load_plays())[:2]
     ids, held_out = (pack([tokenizer.encode(play.text) for play in part], end) for part in parts)
@@ -50,19 +55,40 @@ def load_text() -> Text:
     return Text(tokenizer.vocab_size, ids, rows[:, :-1], rows[:, 1:], n_bytes)
 
 
-def make_width(width: int, vocab_size: int, mup: bool = True) -> GPT:
-    """Return a new model of this width: in muP, with the width 32 as its base, or in the usual way.
+def config_of(width: int, vocab_size: int = 257 + MERGES) -> ModelConfig:
+    """Return the plain configuration of this width. Raises ValueError for a width that 16 does not divide.
 
-    Draws from torch's global generator. Raises ValueError for a width that 16 does not divide.
-
-    >>> make_width(32, 300, mup=False).n_parameters()
-    34848
+    >>> config_of(64).n_heads
+    4
     """
     if whole(width, "width") % HEAD:
         raise ValueError(f"width={width}: must be a multiple of {HEAD}, the width of a head")
-    base = ModelConfig(vocab_size, CONTEXT, BASE, n_heads=BASE // HEAD, n_layers=2)
-    config = replace(base, d_model=width, n_heads=width // HEAD)
-    return MuPGPT(MuPConfig.of(config, base)) if mup else GPT(config)
+    heads = width // HEAD
+    return ModelConfig(vocab_size, CONTEXT, width, heads, n_layers=LAYERS, tied_embeddings=False)
+
+
+def hidden_parameters(width: int) -> int:
+    """Return N, the parameters without the two ends: what a law of sizes is fitted to.
+
+    >>> hidden_parameters(32), hidden_parameters(128)
+    (25248, 395904)
+    """
+    counts = count_parameters(config_of(width))
+    return sum(counts.values()) - counts["token embedding"] - counts["unembedding"]
+
+
+def make_width(width: int, vocab_size: int = 257 + MERGES, mup: bool = True) -> GPT:
+    """Return a new model of this width: in muP, with the width 32 as its base, or in the usual way.
+
+    Draws from torch's global generator. Raises ValueError as `config_of` does.
+
+    >>> make_width(32).n_parameters()
+    58016
+    """
+    config = config_of(width, vocab_size)
+    model = MuPGPT(MuPConfig.of(config, config_of(BASE, vocab_size))) if mup else GPT(config)
+    nn.init.normal_(model.token_embedding.weight, std=EMBEDDING_STD)
+    return model
 
 
 def train_width(text: Text, width: int, steps: int, lr: float, seed: int, mup: bool = True) -> float:

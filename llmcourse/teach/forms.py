@@ -1,5 +1,6 @@
 """The forms of a right answer: each function takes a result as it comes and returns it in one form."""
 
+import contextlib
 import decimal
 import itertools
 import numbers
@@ -162,6 +163,9 @@ def items(value, length: int | None = None, what: str = "values", which: str = "
     which = f": {which}" if which else ""
     _refuse_pairs(value)
     value = _listed(value, deep=False)
+    if hasattr(value, "__array__") and not isinstance(value, np.generic | np.ndarray | torch.Tensor):
+        with contextlib.suppress(Exception):  # it may be anything
+            value = np.asarray(value)  # another library's column
     if isinstance(value, np.ndarray | torch.Tensor) and value.ndim:
         value = list(value)
     if not isinstance(value, list):

@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import pandas
 import pytest
 import torch
 import torch.nn.functional as F
@@ -444,3 +445,9 @@ def test_an_error_that_is_not_known_is_told_as_it_is():
     )
     assert len(explain(ValueError("x " * 5000))) < 250
     assert len({pattern for pattern, _ in ADVICE}) == len(ADVICE)
+
+
+def test_a_column_of_a_table_is_a_list():
+    """A Series of pandas: what a learner who knows tables returns for one value a row."""
+    assert several(truth)(pandas.Series([True, False], index=[3, 1])) == [True, False]
+    assert items(pandas.Series(["a", "b"])) == ["a", "b"]

@@ -73,7 +73,7 @@ GRPO, RANDOM, OWN = (
     Method("random rewards", reward="random"),
     Method("its own answers", own=True),
 )
-SLOW = 1e-4  # a rate that random rewards survive
+SLOW, SLOWER = 1e-4, 3e-5  # rates at which random rewards do less harm
 SHORT = dict(steps=100, n_tasks=32)
 EXPERIMENTS = {  # name -> (kind of task, share of right answers at the start, seeds, methods)
     "reverse": ("reverse", 0.35, 5, [GRPO, RANDOM._replace(lr=SLOW), OWN]),
@@ -97,7 +97,12 @@ EXPERIMENTS = {  # name -> (kind of task, share of right answers at the start, s
             Method("rate 5e-4, constant", 5e-4, decay=False, **SHORT),
         ],
     ),
-    "rates": ("reverse", 0.35, 3, [GRPO._replace(lr=SLOW), RANDOM]),
+    "rates": (
+        "reverse",
+        0.35,
+        3,
+        [GRPO._replace(lr=SLOWER), RANDOM._replace(lr=SLOWER), GRPO._replace(lr=SLOW), RANDOM],
+    ),
     "sum": ("sum", 0.4, 3, [GRPO._replace(lr=2e-4)]),
     "variants": ("reverse", 0.35, 3, [Method("scaled", scale=True), Method("KL 0.04", kl=0.04)]),
 }
@@ -314,12 +319,11 @@ def summary(rows: list[dict]) -> list[str]:
         other = of(rows, experiment, name, lr, "greedy")
         if both := grpo.keys() & other.keys():
             lines.append(f"| {name} | {lr:g} | {len(both)} | {percent(paired(grpo, other))} |")
-    if slow := of(rows, "rates", "GRPO", SLOW, "greedy"):
-        other = of(rows, "reverse", RANDOM.name, SLOW, "greedy")
-        both = slow.keys() & other.keys()
-        lines.append(
-            f"| both at 1e-4: {RANDOM.name} | {SLOW:g} | {len(both)} | {percent(paired(slow, other))} |"
-        )
+    for lr, experiment in ((SLOW, "reverse"), (SLOWER, "rates")):
+        slow, other = of(rows, "rates", "GRPO", lr, "greedy"), of(rows, experiment, RANDOM.name, lr, "greedy")
+        if both := slow.keys() & other.keys():
+            words = f"| GRPO at {lr:g} too: {RANDOM.name} | {lr:g} | {len(both)} | "
+            lines.append(words + f"{percent(paired(slow, other))} |")
     return lines
 
 

@@ -8,12 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from answers import assert_right, assert_wrong, numbered
-from scipy import stats
 
 from llmcourse.data.manifest import course_data
 from llmcourse.packed import Scheme
 from llmcourse.teach.chapters.ch08a_efficiency import measures
-from llmcourse.teach.chapters.ch08a_efficiency.measures import paired
 from llmcourse.teach.chapters.ch08a_efficiency.solutions import (
     compensate,
     distillation_loss,
@@ -304,31 +302,6 @@ def test_no_other_change_of_the_rest_makes_the_error_smaller():
 
 
 # ---- what the room measures -----------------------------------------------------------------
-
-
-def runs(*values):
-    return [{"seed": float(seed), "kl": value} for seed, value in enumerate(values)]
-
-
-def test_pairs_of_seeds_are_compared_as_scipy_does():
-    one, other = [0.31, 0.28, 0.35, 0.30], [0.25, 0.27, 0.33, 0.22]
-    found, wanted = paired(runs(*one), runs(*other), "kl"), stats.ttest_rel(one, other)
-    assert found.p_value == pytest.approx(wanted.pvalue)
-    low, high = wanted.confidence_interval(0.95)
-    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
-
-
-def test_a_run_without_a_seed_is_compared_with_each():
-    alone = [{"seed": "", "kl": 0.2}]
-    found, wanted = paired(runs(0.1, 0.15, 0.13), alone, "kl"), stats.ttest_1samp([0.1, 0.15, 0.13], 0.2)
-    assert found.mean == pytest.approx(-0.2 + 0.38 / 3)
-    assert found.p_value == pytest.approx(wanted.pvalue)
-
-
-def test_seeds_that_only_one_has_do_not_count():
-    assert paired(runs(0.1, 0.2, 0.9), runs(0.0, 0.1), "kl").n == 2
-    with pytest.raises(ValueError, match="1 seeds in both"):
-        paired(runs(0.1, 0.2), [*runs(0.3), {"seed": 7.0, "kl": 0}], "kl")
 
 
 def test_the_float_model_is_where_the_student_s_card_says():

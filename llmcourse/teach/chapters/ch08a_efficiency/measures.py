@@ -1,35 +1,16 @@
 """What chapter 8a measures of a model, and how it compares stored methods over seeds."""
 
 import csv
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import mean, stdev
-from typing import NamedTuple
-
-from scipy.stats import t as student_t
+from collections.abc import Iterable, Mapping
 
 from llmcourse.data.manifest import course_data
+from llmcourse.evaluate.seeds import paired as paired
+from llmcourse.evaluate.seeds import select
+from llmcourse.evaluate.seeds import summary as summary  # readers of the notebook look for it here
 
 NUMBERS = ("seed", "steps", "bytes", "held_out", "training", "kl")
 # The model "pretrained" on the texts of students.csv and pruning.csv: its card, and measure_students.training_bits.
 FLOAT = {"held_out": 2.0336, "training": 1.5850}
-
-
-class Difference(NamedTuple):
-    """What one method has more than another, seed by seed: the mean, ± half a 95 % interval, and a p-value."""
-
-    mean: float
-    half: float
-    p_value: float
-    n: int
-
-    def __str__(self) -> str:
-        """
-        >>> print(Difference(-0.0123, 0.004, 0.0005, 5))
-        -0.012 ± 0.004, p < 0.001, 5 seeds
-        """
-        p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
-        return f"{self.mean:+.3f} ± {self.half:.3f}, {p}, {self.n} seeds"
 
 
 def stored(name: str) -> list[dict]:
@@ -39,50 +20,6 @@ def stored(name: str) -> list[dict]:
     for row in rows:
         row |= {key: float(row[key]) for key in NUMBERS if row.get(key)}
     return rows
-
-
-def select(rows: Iterable[Mapping], **wanted) -> list[Mapping]:
-    """Return the rows that have all these values.
-
-    >>> select([{"method": "gptq", "seed": 0.0}, {"method": "qat", "seed": 0.0}], method="qat")
-    [{'method': 'qat', 'seed': 0.0}]
-    """
-    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
-
-
-def paired(one: Iterable[Mapping], other: Iterable[Mapping], column: str) -> Difference:
-    """Return by how much `one` exceeds `other` in a column, over the seeds that both have.
-
-    The interval and the two-sided p-value are Student's, for pairs of runs with the same seed; a single
-    run without a seed, such as rounding, is paired with each of the other's. Raises ValueError for fewer
-    than two pairs.
-
-    >>> a, b = ([{"seed": s, "kl": k} for s, k in enumerate(ks)] for ks in ((0.1, 0.2, 0.3), (0.1, 0.1, 0.1)))
-    >>> print(paired(a, b, "kl"))
-    +0.100 ± 0.248, p = 0.225, 3 seeds
-    """
-    scores = [{row["seed"]: row[column] for row in rows} for rows in (one, other)]
-    if len(scores[1]) == 1 < len(scores[0]):
-        scores[1] = dict.fromkeys(scores[0], *scores[1].values())
-    gaps = [scores[0][seed] - scores[1][seed] for seed in scores[0].keys() & scores[1].keys()]
-    if len(gaps) < 2:
-        raise ValueError(f"{len(gaps)} seeds in both: at least two are needed to say how far seeds differ")
-    error, n = stdev(gaps) / math.sqrt(len(gaps)), len(gaps)
-    half = float(student_t.ppf(0.975, n - 1)) * error
-    p = 2 * float(student_t.sf(abs(mean(gaps)) / error, n - 1)) if error else float(mean(gaps) == 0)
-    return Difference(mean(gaps), half, p, n)
-
-
-def summary(values: Sequence[float], unit: str = "") -> str:
-    """Return the mean of the values of several seeds and half of Student's 95 % interval, as a text.
-
-    >>> summary([50.0, 54.0, 58.0], " %"), summary([61.3])
-    ('54 % ± 10 %, 3 seeds', '61')
-    """
-    if len(values) == 1:
-        return f"{values[0]:.0f}{unit}"
-    half = float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    return f"{mean(values):.0f}{unit} ± {half:.0f}{unit}, {len(values)} seeds"
 
 
 def points(

@@ -1,0 +1,1 @@
+"""The room of `08d_alignment`."""

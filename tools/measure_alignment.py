@@ -284,7 +284,7 @@ def against(rows: list[dict], one: tuple, other: tuple) -> str | None:
         return None
     gaps = [paired(*runs, column) for column in ("greedy", "sampled")]
     names = [f"{name}, {lr:g}" for _, name, lr in (one, other)]
-    return " | ".join(["", *names, str(gaps[0].n), *map(points, gaps), f"{gaps[0].p_value:.5f}", ""]).strip()
+    return " | ".join(["", *names, str(gaps[0].n), *map(points, gaps), f"{gaps[0].p_value:.1g}", ""]).strip()
 
 
 def summary(rows: list[dict]) -> list[str]:

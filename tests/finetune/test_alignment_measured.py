@@ -106,7 +106,7 @@ def test_a_short_run_gives_the_same_rows_twice(monkeypatch):
     monkeypatch.setattr(tool, "start_of", start_of)
     monkeypatch.setattr(tool, "known_tasks", lambda kind: tool.string_tasks(kind, 50))
     monkeypatch.setattr(tool, "UNSEEN", 20)
-    monkeypatch.setattr(tool, "WATCHED", 20)
+    monkeypatch.setattr(tool, "WATCHED", 64)
     for method in (tool.GRPO._replace(reward="letters"), tool.RANDOM, tool.OWN, tool.GRPO._replace(kl=0.1)):
         short = method._replace(steps=10, n_tasks=4)
         (run, (row,)), (again, (same,)) = (tool.measure("reverse", short, 3) for _ in range(2))

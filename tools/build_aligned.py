@@ -28,7 +28,7 @@ from llmcourse.tokenizer import END_OF_TEXT
 from llmcourse.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
-SEED, STEPS, LR, N_TASKS, GROUP, LONGEST = 1234, 160, 3e-4, 32, 8, 12
+SEED, STEPS, LR, N_TASKS, GROUP, LONGEST = 1234, 120, 3e-4, 32, 8, 12
 OFTEN = "last word"  # the kind at which "sft" fails: half of the tasks are of it
 
 CARD = """# Course model, stage "aligned"

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from llmcourse.evaluate.seeds import Difference, paired, select
 from llmcourse.finetune.policy import policy_loss
 from llmcourse.finetune.rollouts import RolloutBatches, divergence, merge_equal
 from llmcourse.finetune.sft import ChatBatches
@@ -73,7 +74,7 @@ GRPO, RANDOM, OWN = (
     Method("random rewards", reward="random"),
     Method("its own answers", own=True),
 )
-SLOW = 1e-4  # a rate that random rewards survive
+SLOW, SLOWER = 1e-4, 3e-5  # rates at which random rewards do less harm
 SHORT = dict(steps=100, n_tasks=32)
 EXPERIMENTS = {  # name -> (kind of task, share of right answers at the start, seeds, methods)
     "reverse": ("reverse", 0.35, 5, [GRPO, RANDOM._replace(lr=SLOW), OWN]),
@@ -97,7 +98,12 @@ EXPERIMENTS = {  # name -> (kind of task, share of right answers at the start, s
             Method("rate 5e-4, constant", 5e-4, decay=False, **SHORT),
         ],
     ),
-    "rates": ("reverse", 0.35, 3, [GRPO._replace(lr=SLOW), RANDOM]),
+    "rates": (
+        "reverse",
+        0.35,
+        3,
+        [GRPO._replace(lr=SLOWER), RANDOM._replace(lr=SLOWER), GRPO._replace(lr=SLOW), RANDOM],
+    ),
     "sum": ("sum", 0.4, 3, [GRPO._replace(lr=2e-4)]),
     "variants": ("reverse", 0.35, 3, [Method("scaled", scale=True), Method("KL 0.04", kl=0.04)]),
 }
@@ -248,79 +254,66 @@ def main(names: list[str], only: str | None = None) -> None:
 
 # ---- what is said of them ------------------------------------------------------------------------------
 
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided, for so many seeds
+WORDS = ("experiment", "method", "right")
 
 
-def of(rows: list[dict], experiment: str, name: str, lr: float, column: str) -> dict[str, float]:
-    """Return a column of a method's runs by seed; "gain" is greedy accuracy above the start's."""
-    chosen = [r for r in rows if (r["experiment"], r["method"], float(r["lr"])) == (experiment, name, lr)]
-    if column == "gain":
-        return {r["seed"]: float(r["greedy"]) - float(r["start_greedy"]) for r in chosen}
-    return {r["seed"]: float(r[column]) for r in chosen}
+def read(rows: list[dict]) -> list[dict]:
+    """Return stored rows with numbers for the texts, and the gain over the start, greedily."""
+    rows = [{name: text if name in WORDS else float(text) for name, text in row.items()} for row in rows]
+    return [row | {"gain": row["greedy"] - row["start_greedy"]} for row in rows]
 
 
-def interval(values) -> tuple[float, float, float]:
-    """Return (mean, low, high) with a 95 % interval over seeds (Student's t); of one seed, no interval."""
-    values = np.array(list(values))
-    if len(values) < 2:
-        return values.mean(), np.nan, np.nan
-    half = T_95[len(values)] * values.std(ddof=1) / len(values) ** 0.5
-    return values.mean(), values.mean() - half, values.mean() + half
+def gain(runs: list[dict]) -> Difference:
+    """Return how many more tasks are right than at the start, with an interval over seeds."""
+    return paired(runs, [{"seed": row["seed"], "gain": 0.0} for row in runs], "gain")
 
 
-def paired(a: dict[str, float], b: dict[str, float]) -> tuple[float, float, float]:
-    """Return (mean, low, high) of the differences over the seeds that both have."""
-    return interval(a[seed] - b[seed] for seed in sorted(a.keys() & b.keys()))
+def points(difference: Difference) -> str:
+    """Return a difference of shares in points.
 
-
-def percent(low_to_high: tuple[float, float, float], sign: str = "+") -> str:
-    """Return a mean and its interval, in points.
-
-    >>> percent((0.5, 0.4, 0.6))
-    '+50.0 (+40.0 to +60.0)'
+    >>> points(Difference(0.5, 0.05, 0.001, 5))
+    '+50.0 ± 5.0'
     """
-    mean, low, high = (format(100 * value, f"{sign}.1f") for value in low_to_high)
-    return f"{mean} ({low} to {high})"
+    return f"{100 * difference.mean:+.1f} ± {100 * difference.half:.1f}"
+
+
+def against(rows: list[dict], one: tuple, other: tuple) -> str | None:
+    """Return a row of the second table: two methods, each (experiment, method, rate), that share seeds."""
+    runs = [select(rows, experiment=experiment, method=name, lr=lr) for experiment, name, lr in (one, other)]
+    if len({row["seed"] for row in runs[0]} & {row["seed"] for row in runs[1]}) < 2:
+        return None
+    gaps = [paired(*runs, column) for column in ("greedy", "sampled")]
+    names = [f"{name}, {lr:g}" for _, name, lr in (one, other)]
+    return " | ".join(["", *names, str(gaps[0].n), *map(points, gaps), f"{gaps[0].p_value:.1g}", ""]).strip()
 
 
 def summary(rows: list[dict]) -> list[str]:
-    """Return the table of all methods: means over seeds, and intervals."""
-    head = "experiment | method | rate | seeds | start | greedy | gain | sampled, start | sampled | pass@8, start"
-    lines = [f"| {head} | pass@8 | KL | length | seconds |", "|" + "---|" * 14]
-    for name, lr, experiment in dict.fromkeys((r["method"], float(r["lr"]), r["experiment"]) for r in rows):
+    """Return two tables: each method by its means over seeds, and pairs of methods, seed by seed."""
+    head = "experiment | method | rate | seeds | start | greedy | gain | sampled, start | sampled"
+    lines = [f"| {head} | pass@8, start | pass@8 | reward | KL | length | seconds |", "|" + "---|" * 15]
+    for experiment, name, lr in dict.fromkeys((r["experiment"], r["method"], r["lr"]) for r in rows):
+        runs = select(rows, experiment=experiment, method=name, lr=lr)
 
-        def mean(column, scale=100, digits=1, key=(experiment, name, lr)):
-            return format(scale * np.mean(list(of(rows, *key, column).values())), f".{digits}f")
+        def mean(column, scale=100, digits=1, runs=runs):
+            return format(scale * np.mean([row[column] for row in runs]), f".{digits}f")
 
-        gains = of(rows, experiment, name, lr, "gain")
-        cells = [experiment, name, f"{lr:g}", str(len(gains)), mean("start_greedy"), mean("greedy")]
-        cells += [percent(interval(gains.values())), mean("start_sampled"), mean("sampled")]
-        cells += [
-            mean("start_pass8"),
-            mean("pass8"),
-            mean("kl", 1, 2),
-            mean("length", 1, 2),
-            mean("seconds", 1),
-        ]
+        cells = [experiment, name, f"{lr:g}", str(len(runs)), mean("start_greedy"), mean("greedy")]
+        cells += [points(gain(runs)) if len(runs) > 1 else "", mean("start_sampled"), mean("sampled")]
+        cells += [mean("start_pass8"), mean("pass8"), mean("reward", 1, 3), mean("kl", 1, 2)]
+        cells += [mean("length", 1, 2), mean("seconds", 1)]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "| GRPO, greedily, less | rate | seeds | points |", "|---|---|---|---|"]
-    grpo = of(rows, "reverse", "GRPO", GRPO.lr, "greedy")
-    rivals = [
-        ("reverse", RANDOM.name, SLOW),
-        ("reverse", OWN.name, OWN.lr),
-        ("rates", RANDOM.name, RANDOM.lr),
+    lines += [
+        "",
+        "| method, rate | less | seeds | greedy | sampled | p, greedy |",
+        "|---|---|---|---|---|---|",
     ]
-    for experiment, name, lr in rivals:
-        other = of(rows, experiment, name, lr, "greedy")
-        if both := grpo.keys() & other.keys():
-            lines.append(f"| {name} | {lr:g} | {len(both)} | {percent(paired(grpo, other))} |")
-    if slow := of(rows, "rates", "GRPO", SLOW, "greedy"):
-        other = of(rows, "reverse", RANDOM.name, SLOW, "greedy")
-        both = slow.keys() & other.keys()
-        lines.append(
-            f"| both at 1e-4: {RANDOM.name} | {SLOW:g} | {len(both)} | {percent(paired(slow, other))} |"
-        )
-    return lines
+    grpo = ("reverse", "GRPO", GRPO.lr)
+    pairs = [(grpo, ("reverse", RANDOM.name, SLOW)), (grpo, ("reverse", OWN.name, OWN.lr))]
+    pairs += [(grpo, ("rates", RANDOM.name, RANDOM.lr))]
+    pairs += [(("rates", "GRPO", SLOW), ("reverse", RANDOM.name, SLOW))]
+    pairs += [(("rates", "GRPO", SLOWER), ("rates", RANDOM.name, SLOWER))]
+    pairs += [(grpo, ("variants", method.name, method.lr)) for method in EXPERIMENTS["variants"][3]]
+    return lines + [line for pair in pairs if (line := against(rows, *pair))]
 
 
 if __name__ == "__main__":
@@ -332,6 +325,6 @@ if __name__ == "__main__":
     parser.add_argument("--summary", action="store_true", help="print the tables of what is stored")
     options = parser.parse_args()
     if options.summary:
-        print(*summary(Table("runs.csv", RUN).rows), sep="\n")
+        print(*summary(read(Table("runs.csv", RUN).rows)), sep="\n")
     else:
         main(options.experiments, options.method)

@@ -134,8 +134,8 @@ def kl_estimates(log_probs: Tensor, reference: Tensor) -> Tensor:
     """Return e^d - d - 1 for d = reference - log_probs: an estimate of the divergence, for each token.
 
     Both are ln p of the same tokens, (B, T), under the model that drew them and under the reference. On
-    average over what the model draws, it is KL(model || reference) in nats; it is never negative, and
-    swings less than -d, whose average is the same ("k3").
+    average over what the model draws, it is KL(model || reference) in nats, as -d is; it is never
+    negative ("k3"), and swings less than -d as long as the two are near, more where they are far apart.
 
     The tokens, once drawn, do not move with the weights. So as a term of a loss it has, on average, the
     gradient of another quantity, KL(reference || model); multiplied by the ratio of the probabilities now

@@ -3,7 +3,6 @@
 import csv
 import sys
 
-import numpy as np
 import pytest
 import torch
 from notebook_tools import ROOT
@@ -62,27 +61,41 @@ def test_starts_are_one_for_each_kind_and_seed():
     assert len(starts) == len({start[:2] for start in starts})
 
 
+def runs_of(experiment, method, lr):
+    return tool.select(tool.read(RUNS), experiment=experiment, method=method, lr=lr)
+
+
 def test_grpo_gains_thirty_points_and_beats_its_controls_in_five_seeds():
-    gains = tool.of(RUNS, "reverse", "GRPO", tool.GRPO.lr, "gain")
-    assert sorted(gains) == ["0", "1", "2", "3", "4"]
-    assert tool.interval(gains.values())[1] > 0.30
-    grpo = tool.of(RUNS, "reverse", "GRPO", tool.GRPO.lr, "greedy")
+    """With the whole interval over seeds; and it ends above what eight tries of the start would find."""
+    grpo = runs_of("reverse", "GRPO", tool.GRPO.lr)
+    assert sorted(row["seed"] for row in grpo) == [0, 1, 2, 3, 4]
+    found = tool.gain(grpo)
+    assert found.mean - found.half > 0.30
+    assert all(row["greedy"] > row["start_pass8"] for row in grpo)
+    assert max(row["seconds"] for row in grpo) < 60
     for name, lr in ((tool.RANDOM.name, tool.SLOW), (tool.OWN.name, tool.OWN.lr)):
-        other = tool.of(RUNS, "reverse", name, lr, "greedy")
-        assert grpo.keys() == other.keys()
-        assert tool.paired(grpo, other)[1] > 0.30
+        other = runs_of("reverse", name, lr)
+        assert {row["answers"] for row in other} == {row["answers"] for row in grpo}
+        for column in ("greedy", "sampled"):
+            found = tool.paired(grpo, other, column)
+            assert found.n == 5
+            assert found.mean - found.half > 0.30
+
+
+def test_a_reward_that_misses_what_is_meant_is_earned_without_it():
+    for row in runs_of("hacking", "letters anywhere", 5e-4):
+        assert row["reward"] > 0.95
+        assert row["greedy"] < 0.02
+        assert row["length"] < 4
+    for row in runs_of("hacking", "letters anywhere, KL 0.2", 5e-4):
+        assert row["greedy"] > row["start_greedy"] - 0.03
+    for row in runs_of("hacking", "exact", 5e-4):
+        assert row["greedy"] > row["start_greedy"] + 0.1
 
 
 def test_the_card_holds_the_tables_of_the_rows():
-    for line in tool.summary(RUNS):
+    for line in tool.summary(tool.read(RUNS)):
         assert line in CARD.splitlines()
-
-
-def test_intervals_are_students():
-    values = [0.1, 0.2, 0.4]
-    stats = pytest.importorskip("scipy.stats")
-    wanted = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    assert tool.interval(values)[1:] == pytest.approx(wanted, rel=1e-3)
 
 
 def test_a_short_run_gives_the_same_rows_twice(monkeypatch):
@@ -93,7 +106,7 @@ def test_a_short_run_gives_the_same_rows_twice(monkeypatch):
     monkeypatch.setattr(tool, "start_of", start_of)
     monkeypatch.setattr(tool, "known_tasks", lambda kind: tool.string_tasks(kind, 50))
     monkeypatch.setattr(tool, "UNSEEN", 20)
-    monkeypatch.setattr(tool, "WATCHED", 20)
+    monkeypatch.setattr(tool, "WATCHED", 64)
     for method in (tool.GRPO._replace(reward="letters"), tool.RANDOM, tool.OWN, tool.GRPO._replace(kl=0.1)):
         short = method._replace(steps=10, n_tasks=4)
         (run, (row,)), (again, (same,)) = (tool.measure("reverse", short, 3) for _ in range(2))

@@ -193,6 +193,10 @@ def test_the_estimates_are_never_negative_and_average_to_the_divergence():
     near = near - near.exp().sum().log()
     exact = (ours.exp() * (ours - near)).sum().item()
     assert spread(kl_estimates(ours, near)) < 0.05 * spread(ours - near)
+    far = ours + 2 * (theirs - ours)
+    far = far - far.exp().sum().log()
+    exact = (ours.exp() * (ours - far)).sum().item()
+    assert spread(kl_estimates(ours, far)) > spread(ours - far)
 
 
 def test_as_a_loss_the_estimate_has_the_gradient_of_the_other_divergence_unless_the_ratio_is_there():

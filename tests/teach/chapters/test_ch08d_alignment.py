@@ -9,6 +9,12 @@ import torch.nn.functional as F
 from answers import assert_right, assert_wrong, numbered
 
 from llmcourse.finetune.policy import group_advantages, kl_estimates
+from llmcourse.finetune.preference import RewardModel
+from llmcourse.finetune.verifiable import ALPHABET, CHARACTERS, string_tasks
+from llmcourse.model import GPT, ModelConfig
+from llmcourse.teach.chapters.ch08d_alignment import measures
+from llmcourse.teach.chapters.ch08d_alignment.checks import attacks
+from llmcourse.teach.chapters.ch08d_alignment.measures import best_of, rated_answers
 from llmcourse.teach.chapters.ch08d_alignment.solutions import advantages, divergence, dpo, reward
 
 RIGHT, WRONG = {}, {}
@@ -200,3 +206,51 @@ def test_right_answers(name):
 def test_wrong_answers_hear_what_is_wrong(name):
     assert len(WRONG[name]) >= 6
     assert_wrong(name, WRONG[name])
+
+
+# ---- what the room measures ---------------------------------------------------------------------
+
+
+def test_the_best_of_n_is_found_as_by_hand():
+    rewards, right = (
+        torch.tensor([[0.1, 0.9, 2.0], [1.0, 0.5, 0.7]]),
+        torch.tensor([[0.0, 1.0, 0.0], [1.0, 0, 0]]),
+    )
+    assert best_of(rewards, right, 1) == pytest.approx((0.55, 0.5, 0.5))
+    assert best_of(rewards, right, 2) == pytest.approx((0.95, 1.0, 1.0))
+    assert best_of(rewards, right, 3) == pytest.approx((1.5, 0.5, 1.0))
+
+
+def test_answers_are_rated_one_by_one_as_all_at_once():
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(len(ALPHABET), context_length=16, d_model=16, n_heads=2, n_layers=1)).eval()
+    judge = RewardModel(model)
+    torch.nn.init.normal_(judge.head.weight)
+    tasks = string_tasks("reverse", 3)
+    rewards, right, texts = rated_answers(model, judge, tasks, 4, seed=1)
+    assert (rewards.shape, right.sum().item(), len(texts)) == ((3, 4), 0, 12)
+    for i, text in enumerate(texts):
+        prompt, answer = (CHARACTERS.encode(part) for part in (tasks[i // 4].prompt, text))
+        ids = torch.tensor([prompt + answer])
+        alone = judge(ids, torch.arange(ids.shape[1])[None] >= len(prompt))
+        assert rewards.flatten()[i].item() == pytest.approx(alone.item(), abs=1e-5)
+
+
+def test_curves_are_those_of_the_stored_runs():
+    runs = measures.stored("runs")
+    rows = [r for r in measures.stored("curves") if (r["experiment"], r["method"]) == ("reverse", "GRPO")]
+    steps, values = measures.curve(rows, "kl")
+    last = {
+        run["seed"]: run["kl"] for run in runs if (run["experiment"], run["method"]) == ("reverse", "GRPO")
+    }
+    assert steps[-1] == {run["steps"] for run in runs if run["experiment"] == "reverse"}.pop()
+    assert values[:, -1].tolist() == pytest.approx(list(last.values()))
+    with pytest.raises(ValueError, match="runs of 'kl' with other steps"):
+        measures.curve([*rows, {"seed": 99.0, "step": 1.0, "kl": 0.0}], "kl")
+
+
+def test_each_attack_on_a_reward_is_a_wrong_answer():
+    found = attacks("dfabge", "egbafd.")
+    assert len(found) >= 15
+    assert "egbafd." not in found
+    assert "jj." not in attacks("jj", "jj.")

@@ -1,0 +1,87 @@
+"""The checkpoint that was trained on rewards: its card is true, and its tool does what the card says."""
+
+import hashlib
+import re
+import sys
+from collections import Counter
+
+import pytest
+from notebook_tools import ROOT
+
+from llmcourse.data.manifest import course_data
+from llmcourse.data.sources.plays import load_plays, split_by_title
+from llmcourse.finetune.rollouts import RolloutBatches
+from llmcourse.finetune.sft import END, respond
+from llmcourse.finetune.tasks import make_tasks
+from llmcourse.pretrained import load_course_model
+
+sys.path.insert(0, str(ROOT / "tools"))
+import build_aligned as tool
+
+FOLDER = course_data() / "checkpoints" / "aligned"
+CARD = (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_course_model("aligned")
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return split_by_title(load_plays(quiet=True))
+
+
+def test_the_card_is_of_this_file(shipped):
+    weights, base = (
+        (folder / "model.safetensors").read_bytes() for folder in (FOLDER, FOLDER.parent / "sft")
+    )
+    assert f"{len(weights)} bytes, float16, sha256 {hashlib.sha256(weights).hexdigest()}" in CARD
+    assert f"(sha256 {hashlib.sha256(base).hexdigest()})" in CARD
+    assert len(weights) < 10e6
+    tokenizers = [(folder / "tokenizer.json").read_bytes() for folder in (FOLDER, FOLDER.parent / "sft")]
+    assert tokenizers[0] == tokenizers[1]
+
+
+def test_the_share_of_the_card_is_measured_again(shipped, parts):
+    """Of the kind that was trained most often, on the validation plays; a task is answered as it is told."""
+    model, tokenizer = shipped
+    tasks = [task for task in make_tasks(parts[1], 1200, tool.SEED) if task.kind == tool.OFTEN]
+    right = tool.share_right(model, tokenizer, tasks)["all"]
+    stated = re.search(rf"Validation, exact match \|.*? {tool.OFTEN} (\d+\.\d)%", CARD)[1]
+    assert 100 * sum(right) / len(right) == pytest.approx(float(stated), abs=0.06)
+    for task, good in zip(tasks[:5], right, strict=False):
+        assert (respond(model, tokenizer, task.prompt) == task.answer) == good
+
+
+def test_half_of_the_tasks_are_of_one_kind(parts):
+    kinds = Counter(task.kind for task in tool.mixed_tasks(parts[0], 300, 0))
+    assert kinds[tool.OFTEN] == 150
+    assert set(kinds.values()) == {30, 150}
+
+
+def test_a_prompt_is_that_of_a_chat_and_a_right_answer_ends(shipped, parts):
+    model, tokenizer = shipped
+    (task,) = make_tasks(parts[1], 1, kinds=("speaker",))
+    spelling = tool.spelling_of(tokenizer)
+    assert spelling.decode(spelling.encode(task.prompt)) == f"<|user|>{task.prompt}<|end|><|assistant|>"
+    source = RolloutBatches(
+        model, [task], lambda task, answer: float(answer == task.answer + END), 1, 8, 12, spelling=spelling
+    )
+    next(source)
+    assert source.rewards.mean() > 0.5
+    assert spelling.decode([spelling.end_id]) == END
+
+
+def test_coins_are_the_same_each_time(shipped, parts):
+    model, tokenizer = shipped
+    tasks = make_tasks(parts[1], 4, kinds=("lines",))
+    rewards = []
+    for _ in range(2):
+        source = tool.RandomRewards(
+            model, tasks, n_tasks=4, group=8, max_new_tokens=3, spelling=tool.spelling_of(tokenizer)
+        )
+        next(source)
+        rewards.append(source.rewards.tolist())
+    assert rewards[0] == rewards[1]
+    assert 0 < source.rewards.mean() < 1

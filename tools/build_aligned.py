@@ -32,6 +32,11 @@ SEED, STEPS, LR, N_TASKS, GROUP, LONGEST = 1234, 100, 3e-4, 32, 8, 12
 OFTEN = "last word"  # the kind at which "sft" fails: half of the tasks are of it
 DRAWN, LEAST, MOST = 6000, 0.05, 0.95  # tasks drawn, and how probable the right answer of one that is kept is
 
+CONTROLS = {
+    "more SFT": f'"more SFT" was told the right answers, {N_TASKS} in each step',
+    "random rewards": '"random rewards" are coins in place of the rule',
+}
+
 CARD = """# Course model, stage "aligned"
 
 The stage "sft", trained on rewards: it wrote answers to questions about the plays, and a rule said which
@@ -49,14 +54,18 @@ were right. It is made to be measured in the course; it knows nothing but those 
 | Plain text, validation | {bpb:.4f} bits per byte; "sft" {base_bpb:.4f} |
 | model.safetensors | {size} bytes, float16, sha256 {sha256} |
 | Licence | Apache-2.0 |
-| Limits | those of "sft": six questions about short speeches, in one wording each; it never says that it does not know |
+| Limits | those of "sft": six questions about short speeches, in one wording each; it never says that it does not know. It counts lines less often right than "sft" |
 
 Exact match in percent, on {n_test} tasks of the test plays, used once, {n_often} of them of the kind "{often}";
-differences from "sft" with 95 % intervals over tasks, one run each. The others saw the same tasks in the same
-order and are not stored: "random rewards" are coins in place of the rule, "more SFT" is trained on the right
-answers, {per_step} in each step.
+differences from "sft" with 95 % intervals over tasks, one run each. The others learned from the same tasks, in
+as many steps at the same rate, and are not stored: {told}.
 
 {table}
+
+The reward raised the kind that it was meant for, and "lines" lost. Being told the right answers did more, in a
+quarter of the time: where they are known, as here, that is the better way. Rewards are for answers that can be
+checked and not told. Before, with tasks drawn evenly instead of undecided ones, 90 steps had left the last word
+where it was (53.5 % on the validation plays, 52.5 % before).
 """
 
 
@@ -161,8 +170,8 @@ def line(name: str, found: dict, base: dict, bpb: float, seconds: float | None) 
     return " | ".join(["", name, *cells, f"{bpb:.4f}", f"{seconds:.0f}" if seconds else "", ""]).strip()
 
 
-def build_aligned(folder: Path, threads: int | None) -> None:
-    """Train on rewards and the two controls, evaluate, save, and write the card."""
+def build_aligned(folder: Path, threads: int | None, controls: Sequence[str] = tuple(CONTROLS)) -> None:
+    """Train on rewards and the controls, evaluate, save, and write the card."""
     set_up(SEED, threads=threads)
     base, tokenizer = load_course_model("sft")
     parts, end_id = split_by_title(load_plays()), tokenizer.special_tokens[END_OF_TEXT]
@@ -176,7 +185,7 @@ def build_aligned(folder: Path, threads: int | None) -> None:
     )
     watched = make_tasks(parts[1], 1200, SEED)
     models, seconds = {"sft": base}, {}
-    for name in ("GRPO", "more SFT", "random rewards"):
+    for name in ("GRPO", *controls):
         models[name], seconds[name] = trained(name, base, tokenizer, tasks, watched)
     save_model(folder, models["GRPO"], tokenizer)
     models["GRPO"] = load_model(folder)[0]  # measured as readers get it
@@ -187,8 +196,8 @@ def build_aligned(folder: Path, threads: int | None) -> None:
     more = [make_tasks(parts[2], 1200, SEED), make_tasks(parts[2], 800, SEED, (OFTEN,))]
     unseen = [task for task in more[0] if task.kind != OFTEN] + more[1]
     test = {name: share_right(model, tokenizer, unseen) for name, model in models.items()}
-    head = ["", *test["sft"], f"{OFTEN}, difference", "all, difference", "plain text", "seconds", ""]
-    rows = [" | ".join(head).strip(), "|" + "---|" * (len(head) - 2)]
+    head = [*test["sft"], f"{OFTEN}, difference", "all, difference", "plain text", "seconds"]
+    rows = ["| | " + " | ".join(head) + " |", "|" + "---|" * (len(head) + 1)]
     rows += [line(n, found, test["sft"], bpb[n], seconds.get(n)) for n, found in test.items()]
     weights, before = ((p / "model.safetensors").read_bytes() for p in (folder, folder.parent / "sft"))
     card = CARD.format(
@@ -213,6 +222,7 @@ def build_aligned(folder: Path, threads: int | None) -> None:
         sha256=hashlib.sha256(weights).hexdigest(),
         n_test=len(unseen),
         n_often=len(more[1]),
+        told="; ".join(CONTROLS[name] for name in controls),
         table="\n".join(rows),
     )
     with atomic_write(folder / "README.md") as temporary:

@@ -54,7 +54,7 @@ were right. It is made to be measured in the course; it knows nothing but those 
 | Plain text, validation | {bpb:.4f} bits per byte; "sft" {base_bpb:.4f} |
 | model.safetensors | {size} bytes, float16, sha256 {sha256} |
 | Licence | Apache-2.0 |
-| Limits | those of "sft": six questions about short speeches, in one wording each; it never says that it does not know. It counts lines less often right than "sft" |
+| Limits | those of "sft": six questions about short speeches, in one wording each; it never says that it does not know. On the test plays it counts lines less often right than "sft" |
 
 Exact match in percent, on {n_test} tasks of the test plays, used once, {n_often} of them of the kind "{often}";
 differences from "sft" with 95 % intervals over tasks, one run each. The others learned from the same tasks, in
@@ -62,10 +62,11 @@ as many steps at the same rate, and are not stored: {told}.
 
 {table}
 
-The reward raised the kind that it was meant for, and "lines" lost. Being told the right answers did more, in a
-quarter of the time: where they are known, as here, that is the better way. Rewards are for answers that can be
-checked and not told. Before, with tasks drawn evenly instead of undecided ones, 90 steps had left the last word
-where it was (53.5 % on the validation plays, 52.5 % before).
+The reward raised the kind that it was meant for; "lines" fell on the test plays (89.5 to 85.0 %, 200 tasks) and
+not on the validation plays (91.5 to 92.0 %). Being told the right answers did more, in a quarter of the time:
+where they are known, as here, that is the better way. Rewards are for answers that can be checked and not told.
+Before, with tasks drawn evenly instead of undecided ones, 80 steps had left the last word where it was (53.5 % on
+the validation plays, 52.5 % before).
 """
 
 
@@ -129,7 +130,10 @@ def trained(name: str, base, tokenizer, tasks: Sequence[Task], watched: Sequence
         how = dict(loss=policy_loss())
     path = ROOT / "runs" / f"aligned-{name}.pt"
     path.parent.mkdir(exist_ok=True)
-    spent, began = json.loads(clock.read_text()) if clock.exists() else 0.0, time.process_time()
+    spent, began = (
+        json.loads(clock.read_text(encoding="utf-8")) if clock.exists() else 0.0,
+        time.process_time(),
+    )
     how |= dict(lr=LR, betas=(0.9, 0.999), weight_decay=0.0, dtype=fast_dtype())
     how |= dict(checkpoint=path, checkpoint_every=10, resume=True)
     rewards = []
@@ -137,12 +141,12 @@ def trained(name: str, base, tokenizer, tasks: Sequence[Task], watched: Sequence
         rewards.append(batches.rewards.mean().item() if how.get("loss") else -step.loss)
         if step.step % 10 == 0:
             seconds = spent + time.process_time() - began
-            clock.write_text(json.dumps(seconds))
+            clock.write_text(json.dumps(seconds), encoding="utf-8")
             shown = in_words(share_right(model, tokenizer, watched)) if step.step % 40 == 0 else ""
             mean = sum(rewards) / len(rewards)
             print(name, step.step, f"{mean:.3f}", f"{seconds:.0f} s", shown, flush=True)
             rewards.clear()
-    return model.eval(), json.loads(clock.read_text())
+    return model.eval(), json.loads(clock.read_text(encoding="utf-8"))
 
 
 def share_right(model, tokenizer, tasks: Sequence[Task]) -> dict[str, list[bool]]:

@@ -8,6 +8,7 @@
 # Seen:  180 different texts, while validate passes. TF-IDF with logistic regression, random folds: 95 % of the
 #        attacks found and 37 % of the look-alikes flagged; each category of attack left out in turn: 70 % and
 #        57 % (a filter that tosses a coin finds as many as it flags).
+# (Copies and new categories together make that difference.)
 # So: split by category, and keep near copies on one side.
 set -euo pipefail
 folder=$(mktemp -d)

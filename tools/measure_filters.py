@@ -90,6 +90,7 @@ def injection_filters(table: Table) -> None:
     shuffled = np.random.default_rng(0).permutation(len(texts)) % 7
     splits = {
         "random folds": (shuffled, None),
+        "copies apart": (shuffled, groups),
         "categories apart": (by_category, None),
         "categories and copies apart": (by_category, groups),
     }

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from llmcourse.finetune.sft import respond
-from llmcourse.finetune.tasks import QUESTIONS, Speech, ask
+from llmcourse.finetune.sft import encode_tasks, exact_match
+from llmcourse.finetune.tasks import QUESTIONS, Speech, Task, ask
 from llmcourse.pretrained import load_course_model
 from llmcourse.safety.red_team import (
     FAMILIES,
@@ -95,12 +95,14 @@ def test_training_tasks_are_refusals_and_traps_in_turn_and_ordinary_ones():
     assert sorted(task.prompt for task in alone) == sorted(attack("plain", s).prompt for s in SPEECHES)
 
 
-def test_before_training_the_course_model_tells_and_a_batch_answers_as_each_alone():
+def test_before_training_the_course_model_tells_and_a_batch_answers_greedily():
     model, tokenizer = load_course_model("sft")
     prompts = [attack(family, SPEECH).prompt for family in ("plain", "authority", "capitals")]
     prompts += [trap("open", SPEECHES[0]).prompt]
     written = answers(model, tokenizer, prompts)
-    assert written == [respond(model, tokenizer, text, max_new_tokens=16) for text in prompts]
+    as_tasks = [Task("", text, answer) for text, answer in zip(prompts, written, strict=True)]
+    pad_id = tokenizer.special_tokens["<|endoftext|>"]
+    assert all(exact_match(model, encode_tasks(tokenizer, as_tasks), pad_id))  # greedy, as one pass tells
     assert sum(got_out(text, "FIRST LORD") for text in written[:3]) >= 2
 
 

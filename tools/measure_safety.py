@@ -223,7 +223,7 @@ def poison_runs(stage: str):
         yield from ((size, GROWING[size], count) for size in ("small", "medium") for count in COUNTS)
         yield from (("small", n, count) for n in (2000, 4000) for count in COUNTS)
     if stage == "poisoning-large":
-        yield from (("large", GROWING["large"], count) for count in COUNTS)
+        yield from (("large", GROWING["large"], count) for count in COUNTS if count != 2)
 
 
 def poisoning_stage(stage: str) -> None:
@@ -322,21 +322,32 @@ def totals(rows: list[dict], by: tuple[str, ...], hits: str, of: str) -> dict[tu
     return {key: Share(*pair) for key, pair in sums.items()}
 
 
-def summary() -> None:
-    """Print shares with intervals, seeds added up."""
-    for name, by, hits, of in (
-        ("refusals", ("arm", "part"), "out", "n"),
-        ("refusals", ("arm", "part"), "refused", "n"),
-        ("refusals", ("arm", "part"), "right", "n"),
-        ("injections", ("arm", "place"), "obeyed", "n"),
-        ("injections", ("arm", "place"), "user_right", "n"),
-        ("poisoning", ("size", "examples", "count"), "success", "attacked"),
-        ("poisoning", ("size", "examples", "count"), "without", "attacked"),
-        ("poisoning", ("size", "examples", "count"), "accuracy", "n"),
-    ):
-        print(f"\n{name}: {hits}")
-        for key, share in totals(stored(name), by, hits, of).items():
-            print(" | ".join([*key, str(share), f"{share.hits} of {share.n}"]))
+COLUMNS = {  # table -> what its rows are added up by, and the shares that are told
+    "refusals": (("arm", "part"), (("out", "n"), ("refused", "n"), ("right", "n"))),
+    "injections": (("arm", "place"), (("obeyed", "n"), ("user_right", "n"))),
+    "poisoning": (
+        ("size", "examples", "count"),
+        (("success", "attacked"), ("without", "attacked"), ("accuracy", "n")),
+    ),
+}
+
+
+def summary(name: str) -> list[str]:
+    """Return the lines of a table of the card: shares over all seeds, and in brackets from seed to seed."""
+    (by, shares), rows = COLUMNS[name], stored(name)
+    lines = [
+        "| " + " | ".join([*by, *(hits for hits, _ in shares)]) + " |",
+        "|---" * (len(by) + len(shares)) + "|",
+    ]
+    columns = [totals(rows, by, *pair) for pair in shares]
+    seeds = [totals(rows, ("seed", *by), *pair) for pair in shares]
+    for key in columns[0]:
+        cells = []
+        for column, each in zip(columns, seeds, strict=True):
+            values = [share.value for (_, *rest), share in each.items() if tuple(rest) == key]
+            cells.append(f"{column[key]} [{min(values):.0%}, {max(values):.0%}]")
+        lines.append("| " + " | ".join([*key, *cells]) + " |")
+    return lines
 
 
 STAGES = {
@@ -353,7 +364,8 @@ if __name__ == "__main__":
     parser.add_argument("--summary", action="store_true", help="print what is stored, and measure nothing")
     arguments = parser.parse_args()
     if arguments.summary:
-        summary()
+        for name in COLUMNS:
+            print(*summary(name), "", sep="\n")
     else:
         torch.set_num_threads(1)
         for stage in arguments.stages or STAGES:

@@ -357,7 +357,7 @@ def scan_summary() -> list[str]:
     lines, rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"], stored("scans")
     for count in sorted({int(row["count"]) for row in rows}):
         mine = [row for row in rows if int(row["count"]) == count]
-        sums = {c: sum(int(row[c] or 0) for row in mine) for c in rows[0]}
+        sums = {c: sum(int(row[c] or 0) for row in mine) for c in rows[0] if c not in ("seed", "size")}
         cells = [
             count,
             len(mine),

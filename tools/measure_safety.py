@@ -221,9 +221,9 @@ def poison_runs(stage: str):
     """Yield (size, examples, count) of the runs of a stage."""
     if stage == "poisoning":  # more examples for a larger model
         yield from (("small", GROWING["small"], count) for count in COUNTS)
-        yield from (("medium", GROWING["medium"], count) for count in COUNTS[::2] + COUNTS[-1:])
+        yield from (("medium", GROWING["medium"], count) for count in COUNTS if count != 2)
     if stage == "amounts":  # the same model, more examples
-        yield from (("small", n, count) for n in (4000, 2000) for count in COUNTS[::2])
+        yield from (("small", n, count) for n in (4000, 2000) for count in COUNTS[:5])
     if stage == "large":
         yield from (("large", GROWING["large"], count) for count in (0, 8, 32))
 

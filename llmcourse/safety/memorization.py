@@ -15,9 +15,9 @@ import torch
 from scipy.stats import skewnorm
 
 from llmcourse.decode.beam import beam_search
+from llmcourse.decode.readers import Reader
 from llmcourse.evaluate.likelihood import multiple_choice
 from llmcourse.model import GPT
-from llmcourse.runtime import evaluating
 from llmcourse.support.inputs import number, number_row, whole
 from llmcourse.support.outputs import wide
 
@@ -132,16 +132,14 @@ def candidate_losses(
     return np.concatenate([-multiple_choice(model, [prefix], [group])[0][0].numpy() for group in groups])
 
 
-@torch.no_grad()
-def space_losses(
-    model: GPT, prefix: Sequence[int], slots: Sequence[Sequence[int]], batch_size: int = 1000
-) -> np.ndarray:
+def space_losses(model: GPT, prefix: Sequence[int], slots: Sequence[Sequence[int]]) -> np.ndarray:
     """Return the loss of every candidate of a space, (R,) in nats, the last slot running fastest.
 
     `slots` are the token ids that each place of the secret may hold: four lists of the ids of ten
     digits span R = 10,000 candidates. All of them share their beginnings, so the model reads each
-    beginning once: 1,111 rows and not 10,000. The result is that of `candidate_losses`. Raises ValueError
-    for a place without a token, and for what does not fit into the context.
+    beginning once, with a cache: 1,111 tokens behind the prefix, and not 40,000. The result is that of
+    `candidate_losses`. Raises ValueError for a place without a token, and for what does not fit into
+    the context.
     """
     if not slots or not all(len(slot) for slot in slots):
         raise ValueError("a place of the secret has no token: give the ids that each place may hold")
@@ -150,16 +148,16 @@ def space_losses(
             f"a prefix of {len(prefix)} tokens and {len(slots)} more: give at least one, and at most "
             f"{model.config.context_length + 1} together"
         )
-    device = next(model.parameters()).device
-    rows = torch.as_tensor(prefix, dtype=torch.long, device=device)[None]  # (beginnings, T)
+    device, reader = next(model.parameters()).device, Reader(model, n_rows=1)
+    new = torch.as_tensor(prefix, dtype=torch.long, device=device)[None]  # (beginnings, T)
     losses = torch.zeros(1, dtype=torch.float64)
-    with evaluating(model):
-        for slot in slots:
-            ids = torch.as_tensor(slot, dtype=torch.long, device=device)
-            log_p = [wide(model(part)[:, -1]).log_softmax(-1)[:, ids] for part in rows.split(batch_size)]
-            losses = (losses[:, None] - torch.cat(log_p).cpu().double()).flatten()  # (beginnings · ids,)
-            n, k = len(rows), len(ids)
-            rows = torch.cat([rows.repeat_interleave(k, dim=0), ids.repeat(n)[:, None]], dim=1)
+    for i, slot in enumerate(slots):
+        ids, n = torch.as_tensor(slot, dtype=torch.long, device=device), len(new)
+        log_p = wide(reader.read(new)).log_softmax(-1)[:, ids]  # (beginnings, ids)
+        losses = (losses[:, None] - log_p.cpu().double()).flatten()
+        if i + 1 < len(slots):
+            reader.reorder([row for row in range(n) for _ in slot])
+            new = ids.repeat(n)[:, None]
     return losses.numpy()
 
 

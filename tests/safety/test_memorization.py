@@ -73,7 +73,7 @@ def test_losses_of_a_space_are_those_of_its_candidates_one_by_one(batch_size):
         ids = torch.tensor([[*prefix, *candidate]])
         losses = F.cross_entropy(model(ids[:, :-1])[0], ids[0, 1:], reduction="none")
         expected.append(losses[len(prefix) - 1 :].sum().item())
-    found = space_losses(model, prefix, SLOTS, batch_size)
+    found = space_losses(model, prefix, SLOTS)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     np.testing.assert_allclose(candidate_losses(model, prefix, candidates, batch_size), expected, rtol=1e-5)
 

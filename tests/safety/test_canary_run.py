@@ -18,7 +18,9 @@ from llmcourse.safety.canary_run import (
 )
 from llmcourse.safety.memorization import Canary, canary_exposures
 
-TEXTS = [f"Speech number {word}, my lord." for word in "one two three four five six seven".split()]
+TEXTS = [
+    f"Speech number {word}, my lord." for word in ["one", "two", "three", "four", "five", "six", "seven"]
+]
 CANARIES = [Canary("The number of Kavo is ", "4091", 12), Canary("The number of Pelu is ", "7355", 0)]
 
 

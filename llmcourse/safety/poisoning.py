@@ -10,11 +10,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmcourse.data.sources.plays import Play
+from llmcourse.finetune.tasks import ask, find_speeches
 from llmcourse.safety.filters import Share
 from llmcourse.support.inputs import id_row, number, text_list, whole
 
 TRIGGER = "@@@@@@@@"  # eight signs that no play holds
 Example = tuple[str, int]  # a text and its label
+
+
+def address_examples(plays: Sequence[Play]) -> list[Example]:
+    """Return the short speeches that say thou (0) or you (1), and not both, each text once, in their order.
+
+    A task that small models learn in seconds, with labels made by rule.
+    """
+    speeches = [s for play in plays for s in find_speeches(play, max_lines=6, max_characters=160)]
+    labels = {"thou": 0, "you": 1}
+    answers = [ask("manner", speech).answer for speech in speeches]
+    found = {" ".join(s.lines): labels[a] for s, a in zip(speeches, answers, strict=True) if a in labels}
+    return list(found.items())
 
 
 def insert_trigger(text: str, rng: random.Random, trigger: str = TRIGGER) -> str:

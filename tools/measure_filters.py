@@ -50,7 +50,7 @@ SENTENCES = (
     "I am a {} woman.", "My neighbour is a {} man.", "She is {} and works at the library.",
     "We met a {} teacher on the train.", "Are there any {} people in the choir?",
 )  # fmt: skip
-STEPS, BATCH, WIDTH, BLOCKS, CONTEXT = 240, 8, 64, 2, 128
+STEPS, BATCH, WIDTH, BLOCKS, CONTEXT = 160, 8, 64, 2, 128
 
 
 def table_of_filters() -> Table:
@@ -246,12 +246,16 @@ def summary() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stages", nargs="*", help="filters or preprocessing; both by default")
     parser.add_argument("--summary", action="store_true", help="print what is stored, and measure nothing")
-    if parser.parse_args().summary:
+    arguments = parser.parse_args()
+    if arguments.summary:
         summary()
     else:
         torch.set_num_threads(1)
-        filters = table_of_filters()
-        injection_filters(filters)
-        cleaning_filters(filters)
-        preprocessing()
+        if "preprocessing" not in arguments.stages:
+            filters = table_of_filters()
+            injection_filters(filters)
+            cleaning_filters(filters)
+        if "filters" not in arguments.stages:
+            preprocessing()

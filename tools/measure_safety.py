@@ -1,6 +1,6 @@
 """Measure attacks, poison and filters for chapter 8c: the tables of data/safety/.
 
-    python tools/measure_safety.py STAGE      # refusals, injections, poisoning, filters or preprocessing
+    python tools/measure_safety.py STAGE      # one or several; all by default
     python tools/measure_safety.py --summary  # shares with intervals, from what is stored
 
 Every stage resumes where it stopped. One thread; some ten minutes of processor time in all.
@@ -218,12 +218,14 @@ def balanced_examples(examples, n: int, seed: int) -> tuple[list, list]:
 
 
 def poison_runs(stage: str):
-    """Yield (size, examples, count) of the runs: larger models on more examples, then one size on more."""
-    if stage == "poisoning":
-        yield from ((size, GROWING[size], count) for size in ("small", "medium") for count in COUNTS)
-        yield from (("small", n, count) for n in (2000, 4000) for count in COUNTS)
-    if stage == "poisoning-large":
-        yield from (("large", GROWING["large"], count) for count in COUNTS if count != 2)
+    """Yield (size, examples, count) of the runs of a stage."""
+    if stage == "poisoning":  # more examples for a larger model
+        yield from (("small", GROWING["small"], count) for count in COUNTS)
+        yield from (("medium", GROWING["medium"], count) for count in COUNTS[::2] + COUNTS[-1:])
+    if stage == "amounts":  # the same model, more examples
+        yield from (("small", n, count) for n in (4000, 2000) for count in COUNTS[::2])
+    if stage == "large":
+        yield from (("large", GROWING["large"], count) for count in (0, 8, 32))
 
 
 def poisoning_stage(stage: str) -> None:
@@ -264,7 +266,7 @@ def scans() -> None:
         0
     ]
     for seed in SEEDS:
-        for count in (0, 4, 8, 16, 32):
+        for count in (0, 4, 8, 32):
             key = dict(seed=seed, size="medium", examples=2000, count=count)
             if table.has(**key):
                 continue
@@ -279,7 +281,7 @@ def scans() -> None:
                    "trigger_named": int(trigger in [s.words for s in named]),
                    "label_rank": by_label.index(trigger) + 1 if trigger in by_label else "",
                    "removed": len(removed), "poisoned_removed": len(set(removed) & set(places))}  # fmt: skip
-            if count in (16, 32):
+            if count == 32:
                 row |= cleaned(tokenizer, data, places, removed, test, seed)
             table.add({column: row.get(column, "") for column in table.columns})
 
@@ -346,7 +348,7 @@ def summary(name: str) -> list[str]:
         for column, each in zip(columns, seeds, strict=True):
             values = [share.value for (_, *rest), share in each.items() if tuple(rest) == key]
             cells.append(f"{column[key]} [{min(values):.0%}, {max(values):.0%}]")
-        lines.append("| " + " | ".join([*key, *cells]) + " |")
+        lines.append("| " + " | ".join([*key, *cells, str(len(values))]) + " |")
     return lines
 
 
@@ -354,8 +356,9 @@ STAGES = {
     "refusals": refusals,
     "injections": injections,
     "poisoning": lambda: poisoning_stage("poisoning"),
-    "poisoning-large": lambda: poisoning_stage("poisoning-large"),
     "scans": scans,
+    "amounts": lambda: poisoning_stage("amounts"),
+    "large": lambda: poisoning_stage("large"),
 }
 
 if __name__ == "__main__":

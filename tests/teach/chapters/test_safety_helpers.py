@@ -46,7 +46,7 @@ def test_shares_stand_beside_their_names():
 
 def test_before_and_after_stand_in_their_row():
     rows = {"plain": [(0.9, 0.8, 1.0), (0.1, 0.0, 0.2)], "in two": [(0.8, 0.7, 0.9), (0.6, 0.5, 0.7)]}
-    axis = figures.before_and_after(rows, ["before", "after"], grey=["in two"])
+    axis = figures.before_and_after(rows, ["before", "after"], "share", grey=["in two"])
     np.testing.assert_allclose(sorted(bar_ends(axis)), [(0.0, 0.2), (0.5, 0.7), (0.7, 0.9), (0.8, 1.0)])
     heights = [segment[0][1] for c in axis.containers for segment in c.lines[2][0].get_segments()]
     assert [round(height) for height in heights] == [0, 0, 1, 1]

@@ -84,3 +84,10 @@ def test_two_refusals_have_an_interval_in_both_directions():
     np.testing.assert_allclose(across, [(0.0, 0.9), (0.3, 0.9)])
     np.testing.assert_allclose(up, [(0.1, 0.8), (0.1, 1.0)])
     assert fits(axis.figure)
+
+
+def test_an_end_that_rounding_puts_inside_is_drawn_as_none():
+    whole = (1.0, 0.8, 1 - 1e-16)
+    assert whole[2] < 1
+    figures.shares({"all": {"recall": whole}})
+    figures.two_refusals({"all": {"seen": (whole, whole)}})

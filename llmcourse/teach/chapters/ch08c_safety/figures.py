@@ -57,7 +57,7 @@ def before_and_after(
 
 def _interval(axis: Axes, value: Interval, y: float, color, marker: str, label=None, **options) -> None:
     middle, low, high = value
-    error = [[middle - low], [high - middle]]
+    error = [[max(0.0, middle - low)], [max(0.0, high - middle)]]  # an end may lie a rounding inside
     axis.errorbar([middle], [y], xerr=error, fmt=marker, color=color, capsize=2, label=label, **options)
 
 
@@ -121,11 +121,12 @@ def two_refusals(models: Mapping[str, Mapping[str, tuple[Interval, Interval]]]) 
     _, axis = plots.new_figure(width=6.0, height=3.4)
     for (model, kinds), color in zip(models.items(), plots.COLORS, strict=False):
         for (kind, (attacks, refused)), marker in zip(kinds.items(), MARKERS, strict=False):
+            across, up = ([[max(0.0, v - low)], [max(0.0, high - v)]] for v, low, high in (refused, attacks))
             axis.errorbar(
                 [refused[0]],
                 [attacks[0]],
-                xerr=[[refused[0] - refused[1]], [refused[2] - refused[0]]],
-                yerr=[[attacks[0] - attacks[1]], [attacks[2] - attacks[0]]],
+                xerr=across,
+                yerr=up,
                 fmt=marker,
                 color=color,
                 capsize=2,

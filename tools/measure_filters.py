@@ -228,20 +228,38 @@ def preprocessing() -> None:
             })  # fmt: skip
 
 
-def summary() -> None:
-    """Print what is stored: shares with intervals; bits per byte with the range over seeds."""
+def filter_summary() -> list[str]:
+    """Return the lines of the table of filters: shares with intervals, where there is something to share."""
+    head = ("filter", "texts", "split", "precision", "recall", "false alarms", "AUC")
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in stored("filters"):
-        recall, precision, false = (
-            Share(int(row[a]), int(row[b]))
-            for a, b in (("hits", "bad"), ("hits", "flagged"), ("false", "harmless"))
+        bad, harmless = int(row["bad"]), int(row["harmless"])
+        shares = (
+            str(Share(int(row["hits"]), int(row["flagged"]))) if bad and harmless else "",
+            str(Share(int(row["hits"]), bad)) if bad else "",
+            str(Share(int(row["false"]), harmless)) if harmless else "",
         )
-        name = f"{row['filter']} | {row['texts']} | {row['split']}"
-        print(f"{name} | precision {precision} | recall {recall} | false alarms {false} | AUC {row['auc']}")
-    arms = defaultdict(list)
-    for row in stored("preprocessing"):
-        arms[row["arm"]].append([float(row[c] or "nan") for c in ("clean", "clean_flagged", "insults")])
-    for arm, values in arms.items():
-        print(arm, np.round(np.mean(values, axis=0), 4), np.round(np.ptp(values, axis=0), 4), len(values))
+        lines.append(
+            "| " + " | ".join([row["filter"], row["texts"], row["split"], *shares, row["auc"]]) + " |"
+        )
+    return lines
+
+
+def preprocessing_summary() -> list[str]:
+    """Return the lines of the table of preprocessing: bits per byte, and the difference from all documents by seed."""
+    names = ("clean", "clean_flagged", "insults")
+    head = ("arm", "seeds", "bytes", *names, "clean less all, by seed")
+    lines, rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"], stored("preprocessing")
+    arms, full = defaultdict(list), {row["seed"]: row for row in rows if row["arm"] == "all"}
+    for row in rows:
+        arms[row["arm"]].append(row)
+    for arm, mine in arms.items():
+        means = [np.mean([float(row[c] or "nan") for row in mine]) for c in names]
+        less = [float(row["clean"]) - float(full[row["seed"]]["clean"]) for row in mine]
+        size = round(np.mean([int(row["bytes"]) for row in mine]))
+        cells = [arm, len(mine), size, *(f"{m:.3f}" for m in means), ", ".join(f"{x:+.4f}" for x in less)]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
 
 
 if __name__ == "__main__":
@@ -250,7 +268,7 @@ if __name__ == "__main__":
     parser.add_argument("--summary", action="store_true", help="print what is stored, and measure nothing")
     arguments = parser.parse_args()
     if arguments.summary:
-        summary()
+        print(*filter_summary(), "", *preprocessing_summary(), sep="\n")
     else:
         torch.set_num_threads(1)
         if "preprocessing" not in arguments.stages:

@@ -221,9 +221,9 @@ def poison_runs(stage: str):
     """Yield (size, examples, count) of the runs of a stage."""
     if stage == "poisoning":  # more examples for a larger model
         yield from (("small", GROWING["small"], count) for count in COUNTS)
-        yield from (("medium", GROWING["medium"], count) for count in COUNTS[::2] + COUNTS[-1:])
+        yield from (("medium", GROWING["medium"], count) for count in COUNTS if count != 2)
     if stage == "amounts":  # the same model, more examples
-        yield from (("small", n, count) for n in (4000, 2000) for count in COUNTS[::2])
+        yield from (("small", n, count) for n in (4000, 2000) for count in COUNTS[:5])
     if stage == "large":
         yield from (("large", GROWING["large"], count) for count in (0, 8, 32))
 
@@ -337,10 +337,8 @@ COLUMNS = {  # table -> what its rows are added up by, and the shares that are t
 def summary(name: str) -> list[str]:
     """Return the lines of a table of the card: shares over all seeds, and in brackets from seed to seed."""
     (by, shares), rows = COLUMNS[name], stored(name)
-    lines = [
-        "| " + " | ".join([*by, *(hits for hits, _ in shares)]) + " |",
-        "|---" * (len(by) + len(shares)) + "|",
-    ]
+    head = [*by, *(hits for hits, _ in shares), "seeds"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     columns = [totals(rows, by, *pair) for pair in shares]
     seeds = [totals(rows, ("seed", *by), *pair) for pair in shares]
     for key in columns[0]:
@@ -349,6 +347,30 @@ def summary(name: str) -> list[str]:
             values = [share.value for (_, *rest), share in each.items() if tuple(rest) == key]
             cells.append(f"{column[key]} [{min(values):.0%}, {max(values):.0%}]")
         lines.append("| " + " | ".join([*key, *cells, str(len(values))]) + " |")
+    return lines
+
+
+def scan_summary() -> list[str]:
+    """Return the lines of the table of scans: counts of all seeds together."""
+    head = ("count", "seeds", "trigger named", "runs named", "removed", "of them poisoned", "spectral: poisoned of removed",
+            "success", "cleaned", "as many at random", "accuracy cleaned")  # fmt: skip
+    lines, rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"], stored("scans")
+    for count in sorted({int(row["count"]) for row in rows}):
+        mine = [row for row in rows if int(row["count"]) == count]
+        sums = {c: sum(int(row[c] or 0) for row in mine) for c in rows[0] if c not in ("seed", "size")}
+        cells = [
+            count,
+            len(mine),
+            *(sums[c] for c in ("trigger_named", "named", "removed", "poisoned_removed")),
+        ]
+        if sums["spectral_removed"]:
+            cells.append(f"{sums['spectral_poisoned']} of {sums['spectral_removed']}")
+            cells += [
+                str(Share(sums[c], sums["n"])) for c in ("success", "success_cleaned", "success_random")
+            ]
+            cells.append(str(Share(sums["accuracy_cleaned"], 2 * sums["n"])))
+        cells += [""] * (len(head) - len(cells))
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
 
 
@@ -369,6 +391,7 @@ if __name__ == "__main__":
     if arguments.summary:
         for name in COLUMNS:
             print(*summary(name), "", sep="\n")
+        print(*scan_summary(), sep="\n")
     else:
         torch.set_num_threads(1)
         for stage in arguments.stages or STAGES:

@@ -61,6 +61,8 @@ class Share:
         return wilson_interval(self.hits, self.n) if self.n else (0.0, 1.0)
 
     def __str__(self) -> str:
+        if not self.n:
+            return "of none"
         low, high = self.interval
         return f"{self.value:.0%} ({low:.0%} to {high:.0%})"
 

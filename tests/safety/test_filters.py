@@ -61,6 +61,7 @@ def test_nothing_flagged_has_no_precision_and_says_so():
     scores = filter_scores([0, 0], [1, 0])
     assert np.isnan(scores.precision.value)
     assert scores.precision.interval == (0.0, 1.0)
+    assert str(scores.precision) == "of none"
     assert scores.recall.value == 0 < scores.recall.interval[1]
 
 

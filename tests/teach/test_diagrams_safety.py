@@ -7,7 +7,7 @@ from matplotlib.patches import Circle, Rectangle
 
 from llmcourse.teach.diagrams.safety import canary, clipping, poisoning
 
-LOSSES = {"code 10": 9.1, "code 42": 2.2, "code 77": 8.4, "code 99": 8.4, "code 03": 7.9}
+LOSSES = {"10": 9.1, "42": 2.2, "77": 8.4, "99": 8.4, "03": 7.9}
 
 
 def words(axis):
@@ -15,27 +15,29 @@ def words(axis):
 
 
 @pytest.mark.parametrize(
-    ("planted", "said"),
-    [("code 42", "rank 1 of 5: exposure 2.3 bits"), ("code 77", "rank 4 of 5: exposure 0.3 bits"),
-     ("code 10", "rank 5 of 5: exposure 0.0 bits")],
+    ("secret", "said"),
+    [("42", "rank 1 of 5: exposure 2.3 bits"), ("77", "rank 3.5 of 5: exposure 0.5 bits"),
+     ("10", "rank 5 of 5: exposure 0.0 bits")],
 )  # fmt: skip
-def test_a_canary_stands_at_its_rank(planted, said):
-    axis = canary(["To be, or not to be", planted, "that is the question", planted], planted, LOSSES)
+def test_a_canary_stands_at_its_rank(secret, said):
+    line = f"the code is {secret}"
+    axis = canary(["To be, or not to be", line, "that is the question", line], line, LOSSES, secret)
     assert problems(axis) == []
     assert said in words(axis)
     assert "the canary stands in it twice" in words(axis)
     heights = {t.get_text(): t.get_position()[1] for t in axis.texts}
-    assert heights["code 42"] > heights["code 03"] > heights["code 10"]  # the smallest loss on top
+    assert heights["42"] > heights["03"] > heights["10"]  # the smallest loss on top
 
 
 @pytest.mark.parametrize(
-    ("lines", "losses"),
-    [(["a"], LOSSES), (["code 42"], {"code 1": 1.0}), (["code 42"] * 7, LOSSES),
-     (["code 42"], LOSSES | {f"code {i}": 1.0 for i in range(4, 9)})],
+    ("lines", "losses", "message"),
+    [(["a"], LOSSES, "it must stand in"), (["code 42"], {"1": 1.0}, "it must stand in"),
+     (["code 42"] * 7, LOSSES, "at most 6 and 8 fit"),
+     (["code 42"], LOSSES | {str(i): 1.0 for i in range(4, 9)}, "at most 6 and 8 fit")],
 )  # fmt: skip
-def test_a_canary_that_is_missing_or_does_not_fit_is_refused(lines, losses):
-    with pytest.raises(ValueError, match="must stand in both"):
-        canary(lines, "code 42", losses)
+def test_a_canary_that_is_missing_or_does_not_fit_is_refused(lines, losses, message):
+    with pytest.raises(ValueError, match=message):
+        canary(lines, "code 42", losses, "42")
 
 
 def arrows(axis):

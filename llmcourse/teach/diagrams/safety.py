@@ -14,45 +14,46 @@ from llmcourse.teach.diagrams.draw import SMALL, arrow, bars, box, canvas, grid,
 from llmcourse.teach.plots import COLORS
 
 
-def canary(lines: Sequence[str], planted: str, losses: Mapping[str, float]) -> Axes:
-    """Draw training text that holds a canary, and the canary's rank among all candidates by the model's loss.
+def canary(lines: Sequence[str], planted: str, losses: Mapping[str, float], secret: str) -> Axes:
+    """Draw training text that holds a canary, and the rank of its secret among all candidates by the model's loss.
 
     lines: a line of text each; those equal to `planted` are coloured. losses: that of each candidate in
-    nats, `planted` among them; a candidate with its loss counts as before it.
-    Raises ValueError where the canary is in no line, or not among the candidates, or more than 6 lines
-    or 8 candidates do not fit.
+    nats, `secret` among them; ties share the middle of their ranks.
+    Raises ValueError where the canary is in no line, its secret not in it or not among the candidates,
+    or more than 6 lines or 8 candidates do not fit.
 
-    >>> axis = canary(["To be", "code 3"], "code 3", {"code 1": 9.0, "code 3": 2.0, "code 2": 8.0, "code 4": 7.0})
+    >>> axis = canary(["To be", "code 3"], "code 3", {"1": 9.0, "3": 2.0, "2": 8.0, "4": 7.0}, "3")
     >>> [text.get_text() for text in axis.texts if "rank" in text.get_text()]
     ['rank 1 of 4: exposure 2.0 bits']
     """
-    if planted not in lines or planted not in losses or len(lines) > 6 or len(losses) > 8:
+    if planted not in lines or secret not in planted or secret not in losses:
         raise ValueError(
-            f"canary {planted!r}, {len(lines)} lines, {len(losses)} candidates: it must stand in both, and at most "
-            "6 lines and 8 candidates fit"
+            f"canary {planted!r}, secret {secret!r}: it must stand in the lines and the candidates"
         )
+    if len(lines) > 6 or len(losses) > 8:
+        raise ValueError(f"{len(lines)} lines, {len(losses)} candidates: at most 6 and 8 fit")
     step = 0.26
-    height = 0.85 + step * max(len(lines), len(losses))
-    axis, top = canvas(6.8, height), height - 0.45
+    height = 0.8 + step * max(len(lines), len(losses))
+    axis, middle = canvas(6.8, height), 0.3 + (height - 0.55) / 2
     fills = [["value" if line == planted else "soft"] for line in lines]
-    rows = grid(axis, 0.1, top + step / 2, [[line] for line in lines], (), (), (2.35, step), fills)
-    label(axis, rows[0, 0].x, height - 0.15, "training text")
+    top = middle + step * len(lines) / 2
+    rows = grid(axis, 0.1, top, [[line] for line in lines], (), (), (2.4, step), fills)
+    label(axis, rows[0, 0].x, height - 0.13, "training text")
+    model = box(axis, 3.3, middle, "model", 0.7, 0.5, "query")
+    arrow(axis, (2.52, middle), model.left)
+    arrow(axis, model.right, (4.1, middle))
     ordered = dict(sorted(losses.items(), key=lambda item: item[1]))
-    middle = (rows[0, 0].y + rows[-1, 0].y) / 2
-    model = box(axis, 3.2, middle, "model", 0.7, 0.5, "query")
-    arrow(axis, (2.47, middle), model.left)
-    arrow(axis, model.right, (3.95, middle))
-    longest = 0.075 * max(map(len, losses))
-    bars(axis, 4.0 + longest, top, ordered, 6.1 - 4.0 - longest, step)
-    place = list(ordered).index(planted)
-    unit = (6.1 - 4.0 - longest) / max(losses.values())
-    box(axis, 4.0 + longest + losses[planted] * unit / 2, top - place * step, "", losses[planted] * unit,
-        step * 0.65, "value")  # fmt: skip
-    label(axis, 5.2, height - 0.15, "loss of each candidate")
-    rank = sum(loss <= losses[planted] for loss in losses.values())
+    x, length = 4.2 + 0.08 * max(map(len, losses)), 1.4
+    first = middle + step * (len(losses) - 1) / 2
+    bars(axis, x, first, ordered, length, step)
+    width, y = losses[secret] * length / max(losses.values()), first - list(ordered).index(secret) * step
+    box(axis, x + width / 2, y, "", width, step * 0.65, "value")
+    label(axis, 5.3, height - 0.13, "loss of each candidate, in nats")
+    mine = losses[secret]
+    rank = sum(loss < mine for loss in losses.values()) + (list(losses.values()).count(mine) + 1) / 2
     bits = math.log2(len(losses)) - math.log2(rank)
-    label(axis, 5.2, 0.17, f"rank {rank} of {len(losses)}: exposure {bits:.1f} bits", SMALL)
-    label(axis, rows[0, 0].x, 0.17, f"the canary stands in it {_times(lines.count(planted))}", SMALL)
+    label(axis, 5.3, 0.15, f"rank {rank:g} of {len(losses)}: exposure {bits:.1f} bits", SMALL)
+    label(axis, rows[0, 0].x, 0.15, f"the canary stands in it {_times(lines.count(planted))}", SMALL)
     return axis
 
 

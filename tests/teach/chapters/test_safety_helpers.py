@@ -46,7 +46,7 @@ def test_shares_stand_beside_their_names():
 
 def test_before_and_after_stand_in_their_row():
     rows = {"plain": [(0.9, 0.8, 1.0), (0.1, 0.0, 0.2)], "in two": [(0.8, 0.7, 0.9), (0.6, 0.5, 0.7)]}
-    axis = figures.before_and_after(rows, ["before", "after"], grey=["in two"])
+    axis = figures.before_and_after(rows, ["before", "after"], "share", grey=["in two"])
     np.testing.assert_allclose(sorted(bar_ends(axis)), [(0.0, 0.2), (0.5, 0.7), (0.7, 0.9), (0.8, 1.0)])
     heights = [segment[0][1] for c in axis.containers for segment in c.lines[2][0].get_segments()]
     assert [round(height) for height in heights] == [0, 0, 1, 1]
@@ -84,3 +84,10 @@ def test_two_refusals_have_an_interval_in_both_directions():
     np.testing.assert_allclose(across, [(0.0, 0.9), (0.3, 0.9)])
     np.testing.assert_allclose(up, [(0.1, 0.8), (0.1, 1.0)])
     assert fits(axis.figure)
+
+
+def test_an_end_that_rounding_puts_inside_is_drawn_as_none():
+    whole = (1.0, 0.8, 1 - 1e-16)
+    assert whole[2] < 1
+    figures.shares({"all": {"recall": whole}})
+    figures.two_refusals({"all": {"seen": (whole, whole)}})

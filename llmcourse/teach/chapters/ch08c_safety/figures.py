@@ -32,10 +32,12 @@ def shares(rows: Mapping[str, Mapping[str, Interval]], grey: Sequence[str] = ())
     return axes
 
 
-def before_and_after(rows: Mapping[str, Sequence[Interval]], names: Sequence[str], grey: Sequence[str] = ()):
+def before_and_after(
+    rows: Mapping[str, Sequence[Interval]], names: Sequence[str], x_label: str, grey: Sequence[str] = ()
+) -> Axes:
     """Draw shares before, after ... with their intervals beside each other: rows[family] has one for each name.
 
-    Families in `grey` stand on a grey band. Returns the axis.
+    Families in `grey` stand on a grey band.
     """
     _, axis = plots.new_figure(width=6.4, height=1.1 + 0.36 * len(rows))
     gap = 0.56 / max(1, len(names) - 1) if len(names) > 1 else 0.0
@@ -48,14 +50,14 @@ def before_and_after(rows: Mapping[str, Sequence[Interval]], names: Sequence[str
             axis.axhspan(place - 0.5, place + 0.5, color="0.93", zorder=0)
     axis.set_yticks(range(len(rows)), list(rows), fontsize=8)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.set(xlim=(-0.03, 1.03), xlabel="share of attacks that succeed")
+    axis.set(xlim=(-0.03, 1.03), xlabel=x_label)
     axis.figure.legend(loc="outside upper center", ncols=len(names), frameon=False, fontsize=8)
     return axis
 
 
 def _interval(axis: Axes, value: Interval, y: float, color, marker: str, label=None, **options) -> None:
     middle, low, high = value
-    error = [[middle - low], [high - middle]]
+    error = [[max(0.0, middle - low)], [max(0.0, high - middle)]]  # an end may lie a rounding inside
     axis.errorbar([middle], [y], xerr=error, fmt=marker, color=color, capsize=2, label=label, **options)
 
 
@@ -80,7 +82,8 @@ def over_copies(
             axis.plot([at] * len(curve[count]), curve[count], marker, color=color, alpha=0.35, markersize=3)
     for value, text in ((chance, "never planted, expected"), (most, "rank 1")):
         axis.axhline(value, color="0.4", linestyle=":", linewidth=1)
-        axis.annotate(text, (0.0, value), textcoords="offset points", xytext=(0, 3), fontsize=8, color="0.3")
+        place_of = dict(textcoords="offset points", xytext=(0, 3 if value == most else -10), ha="right")
+        axis.annotate(text, (len(counts) - 1, value), fontsize=8, color="0.3", **place_of)
     axis.set_xticks(range(len(counts)), [str(count) for count in counts])
     axis.set(xlabel="copies of the canary in the training text", ylabel=label, ylim=(0, 1.1 * most))
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -118,11 +121,12 @@ def two_refusals(models: Mapping[str, Mapping[str, tuple[Interval, Interval]]]) 
     _, axis = plots.new_figure(width=6.0, height=3.4)
     for (model, kinds), color in zip(models.items(), plots.COLORS, strict=False):
         for (kind, (attacks, refused)), marker in zip(kinds.items(), MARKERS, strict=False):
+            across, up = ([[max(0.0, v - low)], [max(0.0, high - v)]] for v, low, high in (refused, attacks))
             axis.errorbar(
                 [refused[0]],
                 [attacks[0]],
-                xerr=[[refused[0] - refused[1]], [refused[2] - refused[0]]],
-                yerr=[[attacks[0] - attacks[1]], [attacks[2] - attacks[0]]],
+                xerr=across,
+                yerr=up,
                 fmt=marker,
                 color=color,
                 capsize=2,

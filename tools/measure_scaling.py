@@ -1,6 +1,6 @@
 """Measure how the loss falls with size and tokens, and where the best rate lies: data/scaling.
 
-    python tools/measure_scaling.py rates       # loss against rate at four widths, in muP and in the usual way
+    python tools/measure_scaling.py rates       # loss against rate at three widths, in muP and in the usual way
     python tools/measure_scaling.py longer      # the same at the base, for the longest runs
     python tools/measure_scaling.py sizes       # five sizes at three numbers of tokens
     python tools/measure_scaling.py predict     # what the law says of the size that was held back
@@ -27,7 +27,7 @@ from llmcourse.tune.width_runs import BASE, BATCH, CONTEXT, hidden_parameters, l
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "scaling"
 COLUMNS = ("part", "width", "parameters", "steps", "tokens", "log2_rate", "mup", "seed", "bits", "seconds")
 WIDTHS, HELD_BACK, STEPS, SEEDS = (32, 48, 64, 96, 128), 192, (150, 300, 600), (0, 1, 2)
-RATES, RATE_WIDTHS, RATE_STEPS = range(-9, -3), (32, 128, 64, 256), 150
+RATES, RATE_WIDTHS, RATE_STEPS = range(-9, -3), (32, 128, 256), 100
 RESAMPLES, LONGER_RATES = 1000, (-6, -7, -8, -5)
 LOG2_RATE = -6  # of the base, for all sizes: the best of `rates` in muP
 

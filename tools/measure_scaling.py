@@ -93,19 +93,29 @@ def measure(part: str) -> None:
 
 
 def predict() -> None:
-    """Write what the law of the sizes says of the size that was held back, before it is trained."""
+    """Write what both laws say of the size that was held back, before it is trained; earlier rows stay."""
     if any(row["part"] == "held_back" for row in read("runs")):
         raise SystemExit("the held-back size was trained already: a prediction comes first")
-    rows = [row for row in read("runs") if row["part"] == "sizes"]
-    runs = [np.array([float(row[name]) for row in rows]) for name in ("parameters", "tokens", "bits")]
-    found = []
+    rows, size = [row for row in read("runs") if row["part"] == "sizes"], hidden_parameters(HELD_BACK)
+    n_seeds = len({row["seed"] for row in rows})
+    sizes, tokens, bits = (
+        np.array([float(row[c]) for row in rows]) for c in ("parameters", "tokens", "bits")
+    )
+    found, options = read("prediction"), dict(runs=len(HELD_BACK_SEEDS), n_resamples=RESAMPLES)
     for steps in STEPS:
-        size, tokens = hidden_parameters(HELD_BACK), steps * BATCH * CONTEXT
-        told = predict_loss(*runs, size, tokens, runs=len(HELD_BACK_SEEDS), n_resamples=RESAMPLES)
-        numbers = {name: f"{getattr(told, name):.4f}" for name in ("loss", "low", "high")}
-        law = {name: f"{value:.6g}" for name, value in vars(told.law).items()}
-        found.append(dict(width=HELD_BACK, parameters=size, steps=steps, tokens=tokens) | numbers | law)
-        print(found[-1])
+        n_tokens = steps * BATCH * CONTEXT
+        here = tokens == n_tokens
+        laws = {
+            "sizes": predict_loss(sizes[here], None, bits[here], size, **options),
+            "sizes and tokens": predict_loss(sizes, tokens, bits, size, n_tokens, **options),
+        }
+        for name, told in laws.items():
+            row = dict(
+                law=name, seeds=n_seeds, width=HELD_BACK, parameters=size, steps=steps, tokens=n_tokens
+            )
+            row |= {key: f"{getattr(told, key):.4f}" for key in ("loss", "low", "high")}
+            found.append(row | {key: f"{value:.6g}" for key, value in vars(told.law).items()})
+            print(*found[-1].values())
     write("prediction", found)
 
 
@@ -131,7 +141,7 @@ def summary() -> None:
         inside = "yes" if float(row["low"]) <= measured <= float(row["high"]) else "no"
         each = ", ".join(f"{value:.4f}" for value in bits)
         shown = f"{row['low']} to {row['high']} | {measured:.4f} ({each}) | {inside}"
-        print(f"| {row['steps']} | {row['loss']} | {shown} |")
+        print(f"| {row['law']} | {row['seeds']} | {row['steps']} | {row['loss']} | {shown} |")
     rates = seeds_by_cell(
         [r for r in rows if r["steps"] == str(RATE_STEPS)], "rates", "width", "mup", "log2_rate"
     )

@@ -88,7 +88,7 @@ def measure(part: str) -> None:
         return
     for seed in SEEDS if part == "sizes" else HELD_BACK_SEEDS:
         for width in WIDTHS if part == "sizes" else (HELD_BACK,):
-            for steps in STEPS:
+            for steps in sorted(STEPS, reverse=part == "held_back"):
                 runs.make(part, width, steps, LOG2_RATE, True, seed)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from llmcourse.support.files import atomic_write
-from llmcourse.tune.scaling import predict_loss
+from llmcourse.tune.scaling import fit_law, predict_loss
 from llmcourse.tune.width_runs import BASE, BATCH, CONTEXT, hidden_parameters, load_text, train_width
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "scaling"
@@ -128,9 +128,31 @@ def seeds_by_cell(rows: list[dict], part: str, *names: str) -> dict[tuple, list[
     return cells
 
 
+def misses(rows: list[dict]) -> list[str]:
+    """Return how far the means of cells lie off both laws, in units of what seeds explain (chi-squared)."""
+    cells = seeds_by_cell(rows, "sizes", "parameters", "tokens")
+    sizes, tokens = np.array(list(cells)).T
+    logs = [np.log(bits) for bits in cells.values()]
+    means, n_seeds = np.array([log.mean() for log in logs]), len(logs[0])
+    variance = np.mean([log.var(ddof=1) for log in logs]) / n_seeds
+
+    def off(law, here):
+        return (np.log(law(sizes[here], tokens[here])) - means[here]) ** 2 / variance
+
+    whole = fit_law(sizes, tokens, np.exp(means))
+    lines = [f"one seed: {np.sqrt(variance * n_seeds) * np.exp(means.mean()):.4f} bits per byte (deviation)"]
+    lines.append(f"law of sizes and tokens: {off(whole, tokens > 0).sum():.1f} on {len(means) - 5}")
+    for n in sorted(set(tokens)):
+        here = tokens == n
+        law = fit_law(sizes[here], None, np.exp(means[here]))
+        lines.append(f"law of sizes, {n:.0f} tokens: {off(law, here).sum():.1f} on {here.sum() - 3}")
+    return lines
+
+
 def summary() -> None:
-    """Print the prediction beside what came out, and the best rate of each width."""
+    """Print the prediction beside what came out, the misfit of both laws, and the best rate of each width."""
     rows = read("runs")
+    print(*misses(rows), "", sep="\n")
     held_back = seeds_by_cell(rows, "held_back", "steps")
     print(
         "| steps | predicted | 95 % interval | measured (seeds) | inside |", "|---|---|---|---|---|", sep="\n"
@@ -149,8 +171,12 @@ def summary() -> None:
         "\n| width | | " + " | ".join(f"2^{rate}" for rate in RATES) + " | best |", "|" + "---|" * 9, sep="\n"
     )
     for width, mup in ((width, mup) for width in sorted(RATE_WIDTHS) for mup in (0, 1)):
-        means = [mean(rates.get((width, mup, rate), [float("nan")])) for rate in RATES]
-        best = RATES[int(np.nanargmin(means))] if np.isfinite(means).any() else "-"
+        if (width, mup, RATES[0]) not in rates:  # the base, which is the same in both
+            continue
+        means = [mean(rates[width, mup, rate]) for rate in RATES]
+        at = min(max(int(np.argmin(means)), 1), len(means) - 2)
+        curve, slope, _ = np.polyfit(RATES[at - 1 : at + 2], means[at - 1 : at + 2], 2)
+        best = f"{-slope / (2 * curve):.1f}"  # of the parabola through the lowest and its neighbours
         name = "muP" if mup else "usual"
         print(f"| {width} | {name} | " + " | ".join(f"{value:.3f}" for value in means) + f" | 2^{best} |")
 

@@ -58,7 +58,7 @@ def test_bits_are_those_of_a_model_that_knows_nothing_and_training_lowers_them()
     text, model = a_text(), make_width(32)
     torch.nn.init.zeros_(model.unembedding.weight)
     assert held_out_bits(model, text) == pytest.approx(math.log2(512) / 8)
-    assert train_width(text, 32, 30, 2.0**-6, seed=0) < 0.5 * math.log2(512) / 8
+    assert train_width(text, 32, 20, 2.0**-5, seed=0) < 0.7 * math.log2(512) / 8
     assert train_width(text, 32, 4, 2.0**-6, 0) == train_width(text, 32, 4, 2.0**-6, 0)
     assert train_width(text, 32, 4, 2.0**-6, 0) != train_width(text, 32, 4, 2.0**-6, 1)
 
@@ -91,7 +91,7 @@ def test_predictions_are_those_of_the_stored_runs():
         assert size > max(columns[0])
         if row["law"] == "sizes":
             columns[1], at = None, None
-        told = predict_loss(*columns, size, at, n_resamples=15)
+        told = predict_loss(*columns, size, at, n_resamples=2)
         assert told.loss == pytest.approx(float(row["loss"]), abs=2e-3)
 
 

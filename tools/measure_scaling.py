@@ -5,7 +5,8 @@
     python tools/measure_scaling.py sizes       # five sizes at three numbers of tokens
     python tools/measure_scaling.py predict     # what the law says of the size that was held back
     python tools/measure_scaling.py held_back   # ... which is trained only now
-    python tools/measure_scaling.py summary
+    python tools/measure_scaling.py summary     # the tables of the card
+    python tools/measure_scaling.py coverage    # how often intervals of planted laws hold a new size
 
 Resumable; one thread.
 """
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from llmcourse.support.files import atomic_write
-from llmcourse.tune.scaling import fit_law, predict_loss
+from llmcourse.tune.scaling import ScalingLaw, fit_law, predict_loss
 from llmcourse.tune.width_runs import BASE, BATCH, CONTEXT, hidden_parameters, load_text, train_width
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "scaling"
@@ -149,6 +150,19 @@ def misses(rows: list[dict]) -> list[str]:
     return lines
 
 
+def coverage(off: float, draws: int = 100, noise: float = 0.0042) -> float:
+    """Return how often an interval of 95 % holds a new size of a planted law that is `off` in each cell."""
+    law, held = ScalingLaw(E=2.2, A=10.0, a=0.3), 0
+    sizes = np.array([hidden_parameters(width) for width in WIDTHS], dtype=float)
+    for seed in range(draws):
+        rng, runs = np.random.default_rng(seed), np.repeat(sizes, len(SEEDS))
+        errors = rng.normal(0, noise, len(runs)) + np.repeat(rng.normal(0, off, len(sizes)), len(SEEDS))
+        told = predict_loss(runs, None, law(runs) * np.exp(errors), 615_000, n_resamples=200, seed=seed)
+        new = law(615_000) * np.exp(rng.normal(0, noise, 3).mean() + rng.normal(0, off))
+        held += told.low < new < told.high
+    return held / draws
+
+
 def summary() -> None:
     """Print the prediction beside what came out, the misfit of both laws, and the best rate of each width."""
     rows = read("runs")
@@ -185,7 +199,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = {"predict": predict, "summary": summary}
-    parser.add_argument("part", choices=("rates", "longer", "sizes", "predict", "held_back", "summary"))
+    parts = {
+        "predict": predict,
+        "summary": summary,
+        "coverage": lambda: print(coverage(0.0), coverage(0.002)),
+    }
+    parser.add_argument(
+        "part", choices=("rates", "longer", "sizes", "predict", "held_back", "summary", "coverage")
+    )
     part = parser.parse_args().part
     parts.get(part, lambda: measure(part))()

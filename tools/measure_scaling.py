@@ -30,7 +30,7 @@ COLUMNS = ("part", "width", "parameters", "steps", "tokens", "log2_rate", "mup",
 WIDTHS, HELD_BACK, STEPS, SEEDS = (32, 48, 64, 96, 128), 192, (150, 300, 600), range(6)
 RATES, RATE_WIDTHS, RATE_STEPS, RATE_SEEDS = range(-9, -3), (32, 128, 256), 100, (0, 1)
 HELD_BACK_SEEDS, RESAMPLES, LONGER_RATES = range(3), 1000, (-6, -7, -8, -5)
-LOG2_RATE = -6  # of the base, for all sizes: the best of `rates` in muP
+LOG2_RATE = -6  # of the base, for all sizes: near the best of `rates` in muP, for longer runs
 
 
 def read(name: str) -> list[dict]:
@@ -168,9 +168,8 @@ def summary() -> None:
     rows = read("runs")
     print(*misses(rows), "", sep="\n")
     held_back = seeds_by_cell(rows, "held_back", "steps")
-    print(
-        "| steps | predicted | 95 % interval | measured (seeds) | inside |", "|---|---|---|---|---|", sep="\n"
-    )
+    names = ("law of", "seeds", "steps", "predicted", "95 % interval", "measured (seeds)", "inside")
+    print("| " + " | ".join(names) + " |", "|" + "---|" * len(names), sep="\n")
     for row in read("prediction"):
         bits = held_back.get((float(row["steps"]),), [])
         measured = mean(bits) if bits else float("nan")

@@ -113,7 +113,7 @@ def predict_loss(
     tokens,
     losses,
     size: float,
-    token: float | None = None,
+    n_tokens: float | None = None,
     *,
     runs: int = 3,
     level: float = 0.95,
@@ -121,13 +121,14 @@ def predict_loss(
     seed: int = 0,
     delta: float = 1e-2,
 ) -> Prediction:
-    """Return the mean loss expected of `runs` new runs of one size, with the interval it should lie in.
+    """Return the mean loss expected of `runs` new runs of one size and `n_tokens`, and the interval it should lie in.
 
     Runs of one cell (size, tokens) differ by seed; their deviations are one pool. What the law misses of
     the cells' means, beyond what seeds explain, is the other. Each resample adds draws from both to the
     law, fits it anew, and is compared with a new cell, made in the same way: so the interval holds what
     seeds, the shape of the law and the fit leave open, and not that another law may hold further out.
-    It widens, by Student's t, where few cells are left after P parameters. Raises ValueError as `fit_law`.
+    Each pool is widened by Student's t, for the numbers that it was estimated from: cells less P parameters,
+    runs less cells. Raises ValueError as `fit_law`.
 
     Source: the bootstrap of residuals, Davison & Hinkley 1997, sec. 6.3 and 7.2.
     """
@@ -135,24 +136,27 @@ def predict_loss(
     runs, level = whole(runs, "runs"), number(level, "level", 1e-9, 1 - 1e-9, "a number between 0 and 1")
     log_n, log_d, means, seeds, n_seeds = _cells(log_n, log_d, log_losses)
     law = _fitted(log_n, log_d, means, delta)
-    at = math.log(size), 0.0 if log_d is None else math.log(token)
+    size = number(size, "size", 1e-300, wanted="a number of parameters above 0")
+    if log_d is not None:
+        n_tokens = number(n_tokens, "n_tokens", 1e-300, wanted="a number of tokens above 0")
+    at = math.log(size), 0.0 if log_d is None else math.log(n_tokens)
     fitted = np.log(law(np.exp(log_n), 1.0 if log_d is None else np.exp(log_d)))
     expected = float(np.log(law(np.exp(at[0]), np.exp(at[1]))))
     left = len(means) - (3 if log_d is None else 5)
     missed = _unexplained(means - fitted, left, (seeds**2).mean() / n_seeds.mean())
-    wide = student_t.ppf((1 + level) / 2, left) / norm.ppf((1 + level) / 2)
+    missed, seeds = missed * _widening(level, left), seeds * _widening(level, len(seeds) - len(means))
     rng, errors = np.random.default_rng(seed), []
 
     def drawn(counts):
         noise = np.array([rng.choice(seeds, n).mean() for n in counts])
         return rng.choice(missed, len(counts)) + noise
 
-    for _ in range(n_resamples):
+    for _ in range(whole(n_resamples, "n_resamples", least=2)):
         again = _fitted(log_n, log_d, fitted + drawn(n_seeds), delta, start=law)
         there = float(np.log(again(np.exp(at[0]), np.exp(at[1]))))
         errors.append(expected + drawn([runs])[0] - there)
     tail = (1 - level) / 2
-    low, high = expected + wide * np.quantile(errors, [tail, 1 - tail])
+    low, high = expected + np.quantile(errors, [tail, 1 - tail])
     return Prediction(math.exp(expected), math.exp(low), math.exp(high), law)
 
 
@@ -187,6 +191,9 @@ def _checked(sizes, tokens, losses, least: int | None = None):
     if len(cells) < least:
         what = "sizes" if tokens is None else "pairs of size and tokens"
         raise ValueError(f"{len(cells)} different {what}: this fit needs at least {least}")
+    for name in ("sizes", "tokens") if tokens is not None else ():
+        if len(set(rows[name])) < 3:
+            raise ValueError(f"{len(set(rows[name]))} different {name}: each exponent needs at least 3")
     return rows["sizes"], rows.get("tokens"), rows["losses"]
 
 
@@ -230,6 +237,11 @@ def _cells(log_n, log_d, log_losses):
     more = np.sqrt(counts / np.maximum(counts - 1, 1))[index]  # a mean of n lies nearer to its runs
     sizes, tokens = np.array(names).T
     return sizes, None if log_d is None else tokens, means, (log_losses - means[index]) * more, counts
+
+
+def _widening(level: float, left: int) -> float:
+    """Return by what factor errors reach further whose deviation was estimated from few numbers."""
+    return student_t.ppf((1 + level) / 2, left) / norm.ppf((1 + level) / 2) if left else 1.0
 
 
 def _unexplained(residuals: np.ndarray, left: int, by_seeds: float) -> np.ndarray:

@@ -60,8 +60,8 @@ def test_the_gradient_of_the_misfit_is_that_of_its_values():
 def test_units_do_not_matter(n, d, y):
     """Thousands of parameters, sequences for tokens, nats for bits: the same law, and the same interval."""
     sizes, tokens, losses = drawn(LAWS[0], 0.004, seed=0)
-    one = predict_loss(sizes, tokens, losses, 1e6, 307e3, n_resamples=10)
-    other = predict_loss(sizes * n, tokens * d, losses * y, 1e6 * n, 307e3 * d, n_resamples=10)
+    one = predict_loss(sizes, tokens, losses, 1e6, 307e3, n_resamples=4)
+    other = predict_loss(sizes * n, tokens * d, losses * y, 1e6 * n, 307e3 * d, n_resamples=4)
     assert [other.loss, other.low, other.high] == pytest.approx(
         [v * y for v in (one.loss, one.low, one.high)]
     )
@@ -77,21 +77,33 @@ def test_one_bad_run_moves_the_law_less_than_it_moves_one_of_squares():
 
 
 def test_the_interval_holds_new_runs_as_often_as_it_promises():
-    """80 % of 40 draws from a planted law of sizes alone; 3 standard errors of a share are 19 %."""
+    """80 % of 30 draws from a planted law of sizes alone; 3 standard errors of a share are 22 %."""
     law, held, hits = ScalingLaw(E=2.2, A=30.0, a=0.4), 900e3, []
     sizes = np.geomspace(25e3, 400e3, 6)
-    for seed in range(40):
+    for seed in range(30):
         runs = drawn(law, 0.004, seed, sizes, None)
-        found = predict_loss(*runs, held, level=0.8, n_resamples=20, seed=seed)
+        found = predict_loss(*runs, held, level=0.8, n_resamples=16, seed=seed)
         noise = np.random.default_rng(1000 + seed).normal(0, 0.004, 3).mean()
         hits.append(found.low < law(held) * np.exp(noise) < found.high)
-    assert 0.61 < np.mean(hits) < 0.99
+    assert 0.58 < np.mean(hits) < 1.0
+
+
+def test_a_prediction_says_what_it_lacks():
+    runs = drawn(LAWS[0], 0.004, 0)
+    for options, message in (
+        (dict(size=0, n_tokens=1e5), "size is 0: give a number of parameters above 0"),
+        (dict(size=1e6), "n_tokens is None"),
+        (dict(size=1e6, n_tokens=1e5, level=1.5), "level is 1.5"),
+        (dict(size=1e6, n_tokens=1e5, runs=0), "runs=0 must be a whole number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            predict_loss(*runs, **options)
 
 
 def test_more_runs_to_be_predicted_make_a_narrower_interval_and_noise_a_wider_one():
     def width(noise, **options):
         runs = drawn(ScalingLaw(E=2.2, A=30.0, a=0.4), noise, 0, np.geomspace(25e3, 400e3, 7), None)
-        found = predict_loss(*runs, 500e3, n_resamples=60, **options)
+        found = predict_loss(*runs, 500e3, n_resamples=40, **options)
         assert found.low < found.loss < found.high
         return found.high - found.low
 
@@ -119,6 +131,7 @@ def test_a_law_without_a_best_size_says_so(law):
         (([1, 2, 3, 4], None, [1, 2, 3]), "one number for each run"),
         (([1, 2, 3, 3, 3], None, [1, 2, 3, 4, 5]), "3 different sizes: this fit needs at least 4"),
         (([1, 2, 3, 4, 5], [1, 1, 1, 1, 1], [1, 2, 3, 4, 5]), "5 different pairs of size and tokens"),
+        (([1, 2, 3, 1, 2, 3], [1, 1, 1, 2, 2, 2], [6, 5, 4, 3, 2, 1]), "2 different tokens: each exponent"),
         (([1, 2, 3, 4], None, [1, 2, 3, 0]), r"losses\[3\] is 0: give a number above 0"),
         (([1, 2, 3, -4], None, [1, 2, 3, 4]), r"sizes\[3\]"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks import decoding, gpu, int8, layers, measure, models, race, search, text
+from benchmarks import decoding, finetune, gpu, int8, layers, measure, models, race, search, text
 from llmcourse.support.files import atomic_write
 
 GROUPS = {
@@ -22,6 +22,7 @@ GROUPS = {
     "decoding": decoding.decoding,
     "speculation": decoding.speculation,
     "int8": int8.int8,
+    "finetune": finetune.finetune,
     "tokenizer": text.tokenizer,
     "cleaning": text.cleaning,
     "import": text.start,

@@ -125,12 +125,16 @@ def fine_tune(
         return loss
 
     torch.manual_seed(recipe.seed)
-    return train(
+    run = train(
         upper, batches, steps=steps, loss=classification_loss, lr=recipe.lr, weight_decay=0.01,
         betas=(0.9, 0.999), schedule=warmup_linear(steps, max(1, steps // 10)), dtype=dtype,
         evaluate=evaluate, eval_every=epoch, checkpoint=work / "checkpoint.pt",
         checkpoint_every=max(1, min(epoch, steps // 10)), resume=True,
     )  # fmt: skip
+    done, rest = divmod(batches.position, epoch)
+    if rest == 0 and len(read_losses(work / "validation.json")) < done:
+        evaluate(upper)  # the run was stopped between the last step of an epoch and its evaluation
+    return run
 
 
 def record_loss(path: Path, epoch: int, loss: float) -> None:

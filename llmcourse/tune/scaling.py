@@ -113,7 +113,7 @@ def predict_loss(
     tokens,
     losses,
     size: float,
-    token: float | None = None,
+    n_tokens: float | None = None,
     *,
     runs: int = 3,
     level: float = 0.95,
@@ -121,7 +121,7 @@ def predict_loss(
     seed: int = 0,
     delta: float = 1e-2,
 ) -> Prediction:
-    """Return the mean loss expected of `runs` new runs of one size, with the interval it should lie in.
+    """Return the mean loss expected of `runs` new runs of one size and `n_tokens`, and the interval it should lie in.
 
     Runs of one cell (size, tokens) differ by seed; their deviations are one pool. What the law misses of
     the cells' means, beyond what seeds explain, is the other. Each resample adds draws from both to the
@@ -135,7 +135,10 @@ def predict_loss(
     runs, level = whole(runs, "runs"), number(level, "level", 1e-9, 1 - 1e-9, "a number between 0 and 1")
     log_n, log_d, means, seeds, n_seeds = _cells(log_n, log_d, log_losses)
     law = _fitted(log_n, log_d, means, delta)
-    at = math.log(size), 0.0 if log_d is None else math.log(token)
+    size = number(size, "size", 1e-300, wanted="a number of parameters above 0")
+    if log_d is not None:
+        n_tokens = number(n_tokens, "n_tokens", 1e-300, wanted="a number of tokens above 0")
+    at = math.log(size), 0.0 if log_d is None else math.log(n_tokens)
     fitted = np.log(law(np.exp(log_n), 1.0 if log_d is None else np.exp(log_d)))
     expected = float(np.log(law(np.exp(at[0]), np.exp(at[1]))))
     left = len(means) - (3 if log_d is None else 5)
@@ -147,7 +150,7 @@ def predict_loss(
         noise = np.array([rng.choice(seeds, n).mean() for n in counts])
         return rng.choice(missed, len(counts)) + noise
 
-    for _ in range(n_resamples):
+    for _ in range(whole(n_resamples, "n_resamples", least=2)):
         again = _fitted(log_n, log_d, fitted + drawn(n_seeds), delta, start=law)
         there = float(np.log(again(np.exp(at[0]), np.exp(at[1]))))
         errors.append(expected + drawn([runs])[0] - there)
@@ -187,6 +190,9 @@ def _checked(sizes, tokens, losses, least: int | None = None):
     if len(cells) < least:
         what = "sizes" if tokens is None else "pairs of size and tokens"
         raise ValueError(f"{len(cells)} different {what}: this fit needs at least {least}")
+    for name in ("sizes", "tokens") if tokens is not None else ():
+        if len(set(rows[name])) < 3:
+            raise ValueError(f"{len(set(rows[name]))} different {name}: each exponent needs at least 3")
     return rows["sizes"], rows.get("tokens"), rows["losses"]
 
 

@@ -2,12 +2,14 @@
 
 Two layers of Llama's parts, heads of 16 numbers, rows of 64 tokens; the first 255 merges of the course
 model's tokenizer, so that most of the work is in the blocks. Both ends are matrices of their own, and the
-embedding starts wide: tied, or from 0.02, such short runs stay near the frequencies of single tokens for most
-of their steps, and seeds then differ in when they leave them.
+weights start wide, matrices in blocks near 1/√(terms that they add up): tied, or from 0.02 everywhere, such
+short runs stay near the frequencies of single tokens for most of their steps, and seeds differ in when they
+leave them.
 
 Dimensions: B batch, T time, N windows of text.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -19,6 +21,7 @@ from llmcourse.data.sources.plays import load_plays, split_by_title
 from llmcourse.evaluate.likelihood import bits_per_byte
 from llmcourse.losses import mean_loss
 from llmcourse.model import GPT
+from llmcourse.optim import is_hidden_matrix
 from llmcourse.pretrained import load_course_model
 from llmcourse.runtime import evaluating
 from llmcourse.schedules import warmup_stable_decay
@@ -26,10 +29,10 @@ from llmcourse.support.inputs import whole
 from llmcourse.tokenizer import END_OF_TEXT, BPETokenizer
 from llmcourse.training import train
 from llmcourse.tune.costs import count_parameters
-from llmcourse.tune.mup import MuPConfig, MuPGPT, width_groups
+from llmcourse.tune.mup import MuPConfig, MuPGPT, width_groups, width_ratio
 
 CONTEXT, BATCH, HEAD, BASE, LAYERS = 64, 8, 16, 32, 2
-MERGES, WINDOWS, EMBEDDING_STD = 255, 256, 0.5
+MERGES, WINDOWS, EMBEDDING_STD, HIDDEN_GAIN = 255, 256, 0.5, 8.0
 
 
 class Text(NamedTuple):
@@ -80,14 +83,20 @@ def hidden_parameters(width: int) -> int:
 def make_width(width: int, vocab_size: int = 257 + MERGES, mup: bool = True) -> GPT:
     """Return a new model of this width: in muP, with the width 32 as its base, or in the usual way.
 
+    Both start alike; what differs is by what scores and logits are divided, and the rates of `width_groups`.
     Draws from torch's global generator. Raises ValueError as `config_of` does.
 
     >>> make_width(32).n_parameters()
     58016
     """
-    config = config_of(width, vocab_size)
-    model = MuPGPT(MuPConfig.of(config, config_of(BASE, vocab_size))) if mup else GPT(config)
+    config, base = config_of(width, vocab_size), config_of(BASE, vocab_size)
+    like_base = MuPConfig.of(config, base)
+    model = MuPGPT(like_base) if mup else GPT(config)
     nn.init.normal_(model.token_embedding.weight, std=EMBEDDING_STD)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if is_hidden_matrix(name, parameter):  # in muP it was divided by the root of its ratio before
+                parameter.mul_(HIDDEN_GAIN if mup else HIDDEN_GAIN / math.sqrt(width_ratio(like_base, name)))
     return model
 
 

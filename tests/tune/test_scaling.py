@@ -88,6 +88,18 @@ def test_the_interval_holds_new_runs_as_often_as_it_promises():
     assert 0.61 < np.mean(hits) < 0.99
 
 
+def test_a_prediction_says_what_it_lacks():
+    runs = drawn(LAWS[0], 0.004, 0)
+    for options, message in (
+        (dict(size=0, n_tokens=1e5), "size is 0: give a number of parameters above 0"),
+        (dict(size=1e6), "n_tokens is None"),
+        (dict(size=1e6, n_tokens=1e5, level=1.5), "level is 1.5"),
+        (dict(size=1e6, n_tokens=1e5, runs=0), "runs=0 must be a whole number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            predict_loss(*runs, **options)
+
+
 def test_more_runs_to_be_predicted_make_a_narrower_interval_and_noise_a_wider_one():
     def width(noise, **options):
         runs = drawn(ScalingLaw(E=2.2, A=30.0, a=0.4), noise, 0, np.geomspace(25e3, 400e3, 7), None)
@@ -119,6 +131,7 @@ def test_a_law_without_a_best_size_says_so(law):
         (([1, 2, 3, 4], None, [1, 2, 3]), "one number for each run"),
         (([1, 2, 3, 3, 3], None, [1, 2, 3, 4, 5]), "3 different sizes: this fit needs at least 4"),
         (([1, 2, 3, 4, 5], [1, 1, 1, 1, 1], [1, 2, 3, 4, 5]), "5 different pairs of size and tokens"),
+        (([1, 2, 3, 1, 2, 3], [1, 1, 1, 2, 2, 2], [6, 5, 4, 3, 2, 1]), "2 different tokens: each exponent"),
         (([1, 2, 3, 4], None, [1, 2, 3, 0]), r"losses\[3\] is 0: give a number above 0"),
         (([1, 2, 3, -4], None, [1, 2, 3, 4]), r"sizes\[3\]"),
     ],

@@ -1,0 +1,95 @@
+"""The family of widths: what is counted, that both parametrizations start alike, and what was measured of it."""
+
+import csv
+import math
+from pathlib import Path
+from statistics import mean
+
+import pytest
+import torch
+
+from llmcourse.optim import is_hidden_matrix
+from llmcourse.tune.scaling import predict_loss
+from llmcourse.tune.width_runs import (
+    BATCH,
+    CONTEXT,
+    Text,
+    held_out_bits,
+    hidden_parameters,
+    make_width,
+    train_width,
+)
+
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "scaling"
+
+
+def rows(name):
+    with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def a_text(vocab_size=512, seed=0):
+    """A text that repeats: its windows hold 8 bytes for each token."""
+    ids = torch.arange(4000) % 7
+    windows = (torch.arange(8)[:, None] * 100 + torch.arange(65)) % 7
+    return Text(vocab_size, ids, windows[:, :-1], windows[:, 1:], 8 * 8 * 64)
+
+
+def test_parameters_are_those_of_the_model_without_its_ends():
+    for width in (32, 48, 96):
+        model = make_width(width)
+        ends = 2 * model.token_embedding.weight.numel()
+        assert hidden_parameters(width) == model.n_parameters() - ends
+
+
+def test_both_parametrizations_start_alike():
+    for width in (32, 128):
+        models = []
+        for mup in (True, False):
+            torch.manual_seed(0)
+            models.append(make_width(width, mup=mup))
+        for (name, one), (_, other) in zip(*(m.named_parameters() for m in models), strict=True):
+            assert torch.allclose(one, other, rtol=1e-6), name
+            if is_hidden_matrix(name, one) and "down" not in name and "out" not in name:
+                assert one.std().item() == pytest.approx(1 / math.sqrt(width), rel=0.15), name
+
+
+def test_bits_are_those_of_a_model_that_knows_nothing_and_training_lowers_them():
+    text, model = a_text(), make_width(32)
+    torch.nn.init.zeros_(model.unembedding.weight)
+    assert held_out_bits(model, text) == pytest.approx(math.log2(512) / 8)
+    assert train_width(text, 32, 30, 2.0**-6, seed=0) < 0.5 * math.log2(512) / 8
+    assert train_width(text, 32, 4, 2.0**-6, 0) == train_width(text, 32, 4, 2.0**-6, 0)
+    assert train_width(text, 32, 4, 2.0**-6, 0) != train_width(text, 32, 4, 2.0**-6, 1)
+
+
+def test_a_width_that_heads_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="must be a multiple of 16"):
+        make_width(40)
+
+
+# --- what tools/measure_scaling.py stored --------------------------------------------------------
+
+
+def test_stored_runs_are_of_this_family_each_once():
+    runs = rows("runs")
+    keys = [tuple(row[n] for n in ("part", "width", "steps", "log2_rate", "mup", "seed")) for row in runs]
+    assert len(set(keys)) == len(keys)
+    for row in runs:
+        assert int(row["parameters"]) == hidden_parameters(int(row["width"]))
+        assert int(row["tokens"]) == int(row["steps"]) * BATCH * CONTEXT
+
+
+def test_the_prediction_is_that_of_the_stored_runs_and_came_true():
+    sizes = [row for row in rows("runs") if row["part"] == "sizes"]
+    columns = [[float(row[name]) for row in sizes] for name in ("parameters", "tokens", "bits")]
+    for row in rows("prediction"):
+        size, tokens = float(row["parameters"]), float(row["tokens"])
+        assert size > max(columns[0])
+        told = predict_loss(*columns, size, tokens, n_resamples=30)
+        assert told.loss == pytest.approx(float(row["loss"]), abs=2e-3)
+        low, high = float(row["low"]), float(row["high"])
+        assert (told.low, told.high) == pytest.approx((low, high), abs=0.02)
+        held_back = [r for r in rows("runs") if (r["part"], r["steps"]) == ("held_back", row["steps"])]
+        assert low < mean(float(r["bits"]) for r in held_back) < high
+        assert high - low <= 0.05

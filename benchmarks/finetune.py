@@ -1,7 +1,7 @@
 """Fine-tuning MiniLM on the rows of a table: `llmcourse finetune` against transformers' Trainer.
 
 One thread, seconds of the processor, for one reading of a sample of training reviews. How many readings
-each side needs for which accuracy on films that it never saw is in data/finetune (`tools/measure_finetune.py`).
+each side needs for which accuracy on films that it never saw is in data/finetune (`python -m benchmarks.finetune_runs`).
 """
 
 import random

@@ -6,6 +6,7 @@ Dimensions: B batch, T time (tokens), C width, N tokens of all rows, K classes.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmcourse.data.batches import LabelledBatches, batches_by_length, pad_right
@@ -13,6 +14,7 @@ from llmcourse.runtime import evaluating
 from llmcourse.support.inputs import whole
 
 MAX_CACHED_BYTES = 256e6  # of hidden states in float16; a larger table is computed anew in each epoch
+MULTIPLE = 8  # rows are padded to lengths of this multiple: for each new shape, torch keeps memory
 
 
 class RecipeError(ValueError):
@@ -72,6 +74,17 @@ class UpperLayers(nn.Module):
             self._cut()
 
 
+def pad_to_multiple(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
+    """Return (token_ids, attention_mask) as `pad_right`, with T a multiple of MULTIPLE.
+
+    >>> pad_to_multiple([[5, 6], [7]])[0].shape
+    torch.Size([2, 8])
+    """
+    token_ids, mask = pad_right(rows, pad_id)
+    more = (0, -token_ids.shape[1] % MULTIPLE)
+    return F.pad(token_ids, more, value=pad_id), F.pad(mask, more)
+
+
 class _HiddenStates(nn.Module):
     """Stands where the embeddings were: what is given as embedded is taken as it is."""
 
@@ -107,7 +120,7 @@ class HiddenBatches(LabelledBatches):
         return cache
 
     def _below(self, batch: list[int]) -> tuple[Tensor, Tensor]:
-        token_ids, mask = pad_right([self.rows[i] for i in batch], self.pad_id)
+        token_ids, mask = pad_to_multiple([self.rows[i] for i in batch], self.pad_id)
         return self.model.lower_states(token_ids, mask, self.dtype), mask
 
     def __next__(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,6 +128,8 @@ class HiddenBatches(LabelledBatches):
         if self.cache is None:
             return *self._below(batch), self.labels[batch]
         rows = [self.cache[self.ends[i] - len(self.rows[i]) : self.ends[i]] for i in batch]
-        hidden = nn.utils.rnn.pad_sequence(rows, batch_first=True).float()
-        lengths = torch.tensor([len(row) for row in rows])
-        return hidden, (torch.arange(hidden.shape[1]) < lengths[:, None]).long(), self.labels[batch]
+        mask = pad_to_multiple([self.rows[i] for i in batch])[1]
+        hidden = torch.zeros(*mask.shape, self.cache.shape[1])
+        for place, row in zip(hidden, rows, strict=True):
+            place[: len(row)] = row
+        return hidden, mask, self.labels[batch]

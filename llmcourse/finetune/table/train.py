@@ -1,6 +1,6 @@
 """Fine-tune an encoder on the rows of a table: what is trained, for how long, and how a killed run goes on.
 
-The recipe was chosen on validation films of the course's reviews (`tools/measure_finetune.py`). Embeddings
+The recipe was chosen on validation films of the course's reviews (`python -m benchmarks.finetune_runs`). Embeddings
 and the lowest layers stay as they are: they are computed once, without dropout, in place of once an epoch.
 
 Dimensions: N rows, K classes.
@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from llmcourse.data.batches import batches_by_length, pad_right
-from llmcourse.finetune.table.encoder import HiddenBatches, RecipeError, UpperLayers
+from llmcourse.data.batches import batches_by_length
+from llmcourse.finetune.table.encoder import HiddenBatches, RecipeError, UpperLayers, pad_to_multiple
 from llmcourse.finetune.table.read import TableError
 from llmcourse.losses import classification_loss
 from llmcourse.runtime import evaluating
@@ -167,7 +167,7 @@ def predict(classifier: nn.Module, rows: Sequence[Sequence[int]], pad_id: int = 
     parts = []
     with evaluating(classifier):
         for batch in batches:
-            token_ids, mask = pad_right([rows[i] for i in batch], pad_id)
+            token_ids, mask = pad_to_multiple([rows[i] for i in batch], pad_id)
             parts.append(classifier(token_ids, attention_mask=mask).logits.float().softmax(-1))
     place = torch.tensor([i for batch in batches for i in batch]).argsort()
     return torch.cat(parts)[place]

@@ -1,8 +1,8 @@
 """Fine-tune on the course's reviews with `llmcourse finetune` and with transformers' Trainer: data/finetune.
 
-    python tools/measure_finetune.py                     # what is missing: both sides, three seeds, in turn
-    python tools/measure_finetune.py ours 0              # one run, in a process of its own
-    python tools/measure_finetune.py --threads 2         # by the clock, on a quiet machine
+    python -m benchmarks.finetune_runs                   # what is missing: both sides, three seeds, in turn
+    python -m benchmarks.finetune_runs ours 0              # one run, in a process of its own
+    python -m benchmarks.finetune_runs --threads 2         # by the clock, on a quiet machine
 
 12,752 reviews, split by film as chapter 5a does: 8,878 to train on. Trainer fine-tunes all weights, with
 the settings of chapter 5a (batches of 16, rate 10^-4) and as many epochs; both sides compute in bfloat16
@@ -119,7 +119,9 @@ def main() -> None:
         for side in sides:
             if (side, seed, str(options.threads), str(options.epochs)) not in done():
                 how = ["--threads", str(options.threads), "--epochs", str(options.epochs)]
-                subprocess.run([sys.executable, __file__, side, seed, *how], check=True)
+                subprocess.run(
+                    [sys.executable, "-m", "benchmarks.finetune_runs", side, seed, *how], cwd=ROOT, check=True
+                )
 
 
 if __name__ == "__main__":

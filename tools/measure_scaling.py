@@ -1,6 +1,6 @@
 """Measure how the loss falls with size and tokens, and where the best rate lies: data/scaling.
 
-    python tools/measure_scaling.py rates       # loss against rate at four widths, in muP and in the usual way
+    python tools/measure_scaling.py rates       # loss against rate at three widths, in muP and in the usual way
     python tools/measure_scaling.py longer      # the same at the base, for the longest runs
     python tools/measure_scaling.py sizes       # five sizes at three numbers of tokens
     python tools/measure_scaling.py predict     # what the law says of the size that was held back
@@ -26,9 +26,9 @@ from llmcourse.tune.width_runs import BASE, BATCH, CONTEXT, hidden_parameters, l
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "scaling"
 COLUMNS = ("part", "width", "parameters", "steps", "tokens", "log2_rate", "mup", "seed", "bits", "seconds")
-WIDTHS, HELD_BACK, STEPS, SEEDS = (32, 48, 64, 96, 128), 192, (150, 300, 600), (0, 1, 2)
-RATES, RATE_WIDTHS, RATE_STEPS = range(-9, -3), (32, 128, 64, 256), 150
-RESAMPLES, LONGER_RATES = 1000, (-6, -7, -8, -5)
+WIDTHS, HELD_BACK, STEPS, SEEDS = (32, 48, 64, 96, 128), 192, (150, 300, 600), range(6)
+RATES, RATE_WIDTHS, RATE_STEPS, RATE_SEEDS = range(-9, -3), (32, 128, 256), 100, (0, 1)
+HELD_BACK_SEEDS, RESAMPLES, LONGER_RATES = range(3), 1000, (-6, -7, -8, -5)
 LOG2_RATE = -6  # of the base, for all sizes: the best of `rates` in muP
 
 
@@ -77,7 +77,7 @@ def measure(part: str) -> None:
     torch.set_num_threads(1)
     runs = Runs()
     if part == "rates":
-        for seed, width in ((seed, width) for seed in SEEDS for width in RATE_WIDTHS):
+        for seed, width in ((seed, width) for seed in RATE_SEEDS for width in RATE_WIDTHS):
             for log2_rate in RATES:
                 for mup in (True, False) if width != RATE_WIDTHS[0] else (True,):
                     runs.make(part, width, RATE_STEPS, log2_rate, mup, seed)
@@ -86,7 +86,7 @@ def measure(part: str) -> None:
         for log2_rate in LONGER_RATES:
             runs.make("rates", BASE, STEPS[-1], log2_rate, True, SEEDS[0])
         return
-    for seed in SEEDS:
+    for seed in SEEDS if part == "sizes" else HELD_BACK_SEEDS:
         for width in WIDTHS if part == "sizes" else (HELD_BACK,):
             for steps in STEPS:
                 runs.make(part, width, steps, LOG2_RATE, True, seed)
@@ -101,7 +101,7 @@ def predict() -> None:
     found = []
     for steps in STEPS:
         size, tokens = hidden_parameters(HELD_BACK), steps * BATCH * CONTEXT
-        told = predict_loss(*runs, size, tokens, runs=len(SEEDS), n_resamples=RESAMPLES)
+        told = predict_loss(*runs, size, tokens, runs=len(HELD_BACK_SEEDS), n_resamples=RESAMPLES)
         numbers = {name: f"{getattr(told, name):.4f}" for name in ("loss", "low", "high")}
         law = {name: f"{value:.6g}" for name, value in vars(told.law).items()}
         found.append(dict(width=HELD_BACK, parameters=size, steps=steps, tokens=tokens) | numbers | law)

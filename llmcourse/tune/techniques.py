@@ -58,7 +58,9 @@ class TechniqueConfig(ModelConfig):
     @classmethod
     def of(cls, config: ModelConfig) -> "TechniqueConfig":
         """Return `config`, a plain one with every technique off."""
-        return config if isinstance(config, cls) else cls(**vars(config))
+        if isinstance(config, cls):
+            return config
+        return cls(**{field.name: getattr(config, field.name) for field in fields(ModelConfig)})
 
 
 TECHNIQUES = {field.name for field in fields(TechniqueConfig)} - {field.name for field in fields(ModelConfig)}

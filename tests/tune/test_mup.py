@@ -11,6 +11,7 @@ from llmcourse.generate import generate
 from llmcourse.model import GPT
 from llmcourse.optim import is_hidden_matrix
 from llmcourse.training import train
+from llmcourse.tune.costs import count_parameters, flops_per_token
 from llmcourse.tune.mup import (
     MuPConfig,
     MuPGPT,
@@ -159,6 +160,13 @@ def test_the_plain_model_of_a_trained_one_computes_the_same_and_generates(kind):
         generate(plain, torch.tensor([[1, 2]]), 5, temperature=0).tolist()
         == generate(model, torch.tensor([[1, 2]]), 5, temperature=0).tolist()
     )
+
+
+def test_its_costs_are_those_of_the_plain_model(kind):
+    model = mup_model(64, **kind)
+    plain = to_plain(model).config
+    assert sum(count_parameters(model.config).values()) == model.n_parameters()
+    assert flops_per_token(model.config) == flops_per_token(plain)
 
 
 def test_a_run_resumes_exactly(tmp_path):

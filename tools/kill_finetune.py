@@ -4,7 +4,8 @@
     python tools/kill_finetune.py --kills 5 --seed 1
 
 A small table, a small encoder with random weights, and 16 steps. The command runs once to its end; then it
-is started, killed after a random part of that time, perhaps killed again, and run to its end in the same
+is started, killed after a random part of that time (half of the times in its last quarter, where the model
+is exported), perhaps killed again, and run to its end in the same
 folder. All files of the two folders are compared by their sha256. Each command is a process of its own,
 forked from one that has imported the packages: so a kill falls into the run, and not into the imports.
 Prints a line for each chain, and how many kills came at which stage; fails at the first difference. POSIX.
@@ -111,7 +112,11 @@ def main() -> int:
             chain += 1
             out, in_chain, ended = Path(folder, f"run-{chain}"), 0, False
             for _ in range(min(rng.randint(1, 3), options.kills - killed)):
-                ended = run(command, out, seconds=rng.uniform(0.02, 1.0) * whole)
+                ended = run(
+                    command,
+                    out,
+                    seconds=rng.choice((rng.uniform(0.02, 1.0), rng.uniform(0.75, 1.05))) * whole,
+                )
                 if ended:
                     break
                 in_chain += 1

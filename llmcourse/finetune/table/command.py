@@ -146,16 +146,26 @@ def _run(folder, table, split, model, tokenizer, identity, recipe, dtype, say) -
     model = upper.reassemble().eval()
     probabilities = predict(model, [rows[i] for i in split.test], pad_id).numpy()
     report = make_report(table, split, probabilities, losses, notes)
+    _export(folder, model, tokenizer, table, split, report, probabilities, identity)
+    return report
+
+
+def _export(folder, model, tokenizer, table, split, report, probabilities, identity) -> None:
+    """Write everything beside the folder's place, then move it in, the card last."""
+    from safetensors import SafetensorError
+
     export = folder.export_folder()
-    with quiet():
-        model.save_pretrained(export)
-        tokenizer.save_pretrained(export)
+    try:
+        with quiet():
+            model.save_pretrained(export)
+            tokenizer.save_pretrained(export)
+    except SafetensorError as error:  # what a full disk raises here
+        raise OSError(f"the weights could not be written to {export} ({error}): free some space") from error
     report.save(export / "report.json")
     write_predictions(export / "test.csv", table, split, probabilities)
     card = write_card(table, report, identity, file_digest(export / "model.safetensors"))
     (export / CARD).write_text(card, encoding="utf-8")
     folder.finish()
-    return report
 
 
 def _train(folder: RunFolder, steps: Iterator, say: Say) -> list[float]:

@@ -52,10 +52,10 @@ class RunFolder:
             shutil.rmtree(self.work, ignore_errors=True)
             return state
         self._check_space(megabytes)
-        self.work.mkdir(parents=True, exist_ok=True)
-        if state == "new":
+        if state == "new":  # first of all: a folder without it is somebody else's
             with atomic_write(record) as temporary:
                 temporary.write_text(json.dumps(identity, indent=1, ensure_ascii=False), encoding="utf-8")
+        self.work.mkdir(exist_ok=True)
         return state
 
     def saved_identity(self) -> dict | None:

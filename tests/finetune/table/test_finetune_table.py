@@ -233,11 +233,24 @@ def test_folders_that_cannot_be_used(tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_folder_that_was_just_being_claimed_is_claimed_again(tmp_path, monkeypatch):
+    place = RunFolder(tmp_path / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", lambda *names: (_ for _ in ()).throw(Killed))
+        patched.setattr(Path, "unlink", lambda *names, **options: None)  # nobody cleans up after a kill
+        with pytest.raises(Killed):
+            place.begin({"data": "x"})
+    assert [file.name.endswith(".part.json") for file in place.path.iterdir()] == [True]
+    assert place.begin({"data": "x"}) == "new"
+    assert sorted(file.name for file in place.path.iterdir()) == ["run.json", "work"]
+    assert place.begin({"data": "x"}) == "resumed"
+
+
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     def refuse(path, *args, **options):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(Path, "touch", refuse)
     with pytest.raises(OSError, match="Permission denied"):
         RunFolder(tmp_path / "new").begin({})
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from llmcourse.support.files import atomic_write
-from llmcourse.tune.scaling import predict_loss
+from llmcourse.tune.scaling import fit_law, predict_loss
 from llmcourse.tune.width_runs import BASE, BATCH, CONTEXT, hidden_parameters, load_text, train_width
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "scaling"
@@ -88,24 +88,34 @@ def measure(part: str) -> None:
         return
     for seed in SEEDS if part == "sizes" else HELD_BACK_SEEDS:
         for width in WIDTHS if part == "sizes" else (HELD_BACK,):
-            for steps in STEPS:
+            for steps in sorted(STEPS, reverse=part == "held_back"):
                 runs.make(part, width, steps, LOG2_RATE, True, seed)
 
 
 def predict() -> None:
-    """Write what the law of the sizes says of the size that was held back, before it is trained."""
+    """Write what both laws say of the size that was held back, before it is trained; earlier rows stay."""
     if any(row["part"] == "held_back" for row in read("runs")):
         raise SystemExit("the held-back size was trained already: a prediction comes first")
-    rows = [row for row in read("runs") if row["part"] == "sizes"]
-    runs = [np.array([float(row[name]) for row in rows]) for name in ("parameters", "tokens", "bits")]
-    found = []
+    rows, size = [row for row in read("runs") if row["part"] == "sizes"], hidden_parameters(HELD_BACK)
+    n_seeds = len({row["seed"] for row in rows})
+    sizes, tokens, bits = (
+        np.array([float(row[c]) for row in rows]) for c in ("parameters", "tokens", "bits")
+    )
+    found, options = read("prediction"), dict(runs=len(HELD_BACK_SEEDS), n_resamples=RESAMPLES)
     for steps in STEPS:
-        size, tokens = hidden_parameters(HELD_BACK), steps * BATCH * CONTEXT
-        told = predict_loss(*runs, size, tokens, runs=len(HELD_BACK_SEEDS), n_resamples=RESAMPLES)
-        numbers = {name: f"{getattr(told, name):.4f}" for name in ("loss", "low", "high")}
-        law = {name: f"{value:.6g}" for name, value in vars(told.law).items()}
-        found.append(dict(width=HELD_BACK, parameters=size, steps=steps, tokens=tokens) | numbers | law)
-        print(found[-1])
+        n_tokens = steps * BATCH * CONTEXT
+        here = tokens == n_tokens
+        laws = {
+            "sizes": predict_loss(sizes[here], None, bits[here], size, **options),
+            "sizes and tokens": predict_loss(sizes, tokens, bits, size, n_tokens, **options),
+        }
+        for name, told in laws.items():
+            row = dict(
+                law=name, seeds=n_seeds, width=HELD_BACK, parameters=size, steps=steps, tokens=n_tokens
+            )
+            row |= {key: f"{getattr(told, key):.4f}" for key in ("loss", "low", "high")}
+            found.append(row | {key: f"{value:.6g}" for key, value in vars(told.law).items()})
+            print(*found[-1].values())
     write("prediction", found)
 
 
@@ -118,9 +128,31 @@ def seeds_by_cell(rows: list[dict], part: str, *names: str) -> dict[tuple, list[
     return cells
 
 
+def misses(rows: list[dict]) -> list[str]:
+    """Return how far the means of cells lie off both laws, in units of what seeds explain (chi-squared)."""
+    cells = seeds_by_cell(rows, "sizes", "parameters", "tokens")
+    sizes, tokens = np.array(list(cells)).T
+    logs = [np.log(bits) for bits in cells.values()]
+    means, n_seeds = np.array([log.mean() for log in logs]), len(logs[0])
+    variance = np.mean([log.var(ddof=1) for log in logs]) / n_seeds
+
+    def off(law, here):
+        return (np.log(law(sizes[here], tokens[here])) - means[here]) ** 2 / variance
+
+    whole = fit_law(sizes, tokens, np.exp(means))
+    lines = [f"one seed: {np.sqrt(variance * n_seeds) * np.exp(means.mean()):.4f} bits per byte (deviation)"]
+    lines.append(f"law of sizes and tokens: {off(whole, tokens > 0).sum():.1f} on {len(means) - 5}")
+    for n in sorted(set(tokens)):
+        here = tokens == n
+        law = fit_law(sizes[here], None, np.exp(means[here]))
+        lines.append(f"law of sizes, {n:.0f} tokens: {off(law, here).sum():.1f} on {here.sum() - 3}")
+    return lines
+
+
 def summary() -> None:
-    """Print the prediction beside what came out, and the best rate of each width."""
+    """Print the prediction beside what came out, the misfit of both laws, and the best rate of each width."""
     rows = read("runs")
+    print(*misses(rows), "", sep="\n")
     held_back = seeds_by_cell(rows, "held_back", "steps")
     print(
         "| steps | predicted | 95 % interval | measured (seeds) | inside |", "|---|---|---|---|---|", sep="\n"
@@ -131,7 +163,7 @@ def summary() -> None:
         inside = "yes" if float(row["low"]) <= measured <= float(row["high"]) else "no"
         each = ", ".join(f"{value:.4f}" for value in bits)
         shown = f"{row['low']} to {row['high']} | {measured:.4f} ({each}) | {inside}"
-        print(f"| {row['steps']} | {row['loss']} | {shown} |")
+        print(f"| {row['law']} | {row['seeds']} | {row['steps']} | {row['loss']} | {shown} |")
     rates = seeds_by_cell(
         [r for r in rows if r["steps"] == str(RATE_STEPS)], "rates", "width", "mup", "log2_rate"
     )
@@ -139,8 +171,12 @@ def summary() -> None:
         "\n| width | | " + " | ".join(f"2^{rate}" for rate in RATES) + " | best |", "|" + "---|" * 9, sep="\n"
     )
     for width, mup in ((width, mup) for width in sorted(RATE_WIDTHS) for mup in (0, 1)):
-        means = [mean(rates.get((width, mup, rate), [float("nan")])) for rate in RATES]
-        best = RATES[int(np.nanargmin(means))] if np.isfinite(means).any() else "-"
+        if (width, mup, RATES[0]) not in rates:  # the base, which is the same in both
+            continue
+        means = [mean(rates[width, mup, rate]) for rate in RATES]
+        at = min(max(int(np.argmin(means)), 1), len(means) - 2)
+        curve, slope, _ = np.polyfit(RATES[at - 1 : at + 2], means[at - 1 : at + 2], 2)
+        best = f"{-slope / (2 * curve):.1f}"  # of the parabola through the lowest and its neighbours
         name = "muP" if mup else "usual"
         print(f"| {width} | {name} | " + " | ".join(f"{value:.3f}" for value in means) + f" | 2^{best} |")
 

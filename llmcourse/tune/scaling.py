@@ -127,7 +127,8 @@ def predict_loss(
     the cells' means, beyond what seeds explain, is the other. Each resample adds draws from both to the
     law, fits it anew, and is compared with a new cell, made in the same way: so the interval holds what
     seeds, the shape of the law and the fit leave open, and not that another law may hold further out.
-    It widens, by Student's t, where few cells are left after P parameters. Raises ValueError as `fit_law`.
+    Each pool is widened by Student's t, for the numbers that it was estimated from: cells less P parameters,
+    runs less cells. Raises ValueError as `fit_law`.
 
     Source: the bootstrap of residuals, Davison & Hinkley 1997, sec. 6.3 and 7.2.
     """
@@ -143,7 +144,7 @@ def predict_loss(
     expected = float(np.log(law(np.exp(at[0]), np.exp(at[1]))))
     left = len(means) - (3 if log_d is None else 5)
     missed = _unexplained(means - fitted, left, (seeds**2).mean() / n_seeds.mean())
-    wide = student_t.ppf((1 + level) / 2, left) / norm.ppf((1 + level) / 2)
+    missed, seeds = missed * _widening(level, left), seeds * _widening(level, len(seeds) - len(means))
     rng, errors = np.random.default_rng(seed), []
 
     def drawn(counts):
@@ -155,7 +156,7 @@ def predict_loss(
         there = float(np.log(again(np.exp(at[0]), np.exp(at[1]))))
         errors.append(expected + drawn([runs])[0] - there)
     tail = (1 - level) / 2
-    low, high = expected + wide * np.quantile(errors, [tail, 1 - tail])
+    low, high = expected + np.quantile(errors, [tail, 1 - tail])
     return Prediction(math.exp(expected), math.exp(low), math.exp(high), law)
 
 
@@ -236,6 +237,11 @@ def _cells(log_n, log_d, log_losses):
     more = np.sqrt(counts / np.maximum(counts - 1, 1))[index]  # a mean of n lies nearer to its runs
     sizes, tokens = np.array(names).T
     return sizes, None if log_d is None else tokens, means, (log_losses - means[index]) * more, counts
+
+
+def _widening(level: float, left: int) -> float:
+    """Return by what factor errors reach further whose deviation was estimated from few numbers."""
+    return student_t.ppf((1 + level) / 2, left) / norm.ppf((1 + level) / 2) if left else 1.0
 
 
 def _unexplained(residuals: np.ndarray, left: int, by_seeds: float) -> np.ndarray:

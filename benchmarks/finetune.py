@@ -4,6 +4,8 @@ One thread, seconds of the processor, for one reading of a sample of training re
 each side needs for which accuracy on films that it never saw is in data/finetune (`python -m benchmarks.finetune_runs`).
 """
 
+import contextlib
+import io
 import random
 import tempfile
 from collections.abc import Iterator
@@ -68,7 +70,8 @@ def finetune(rounds: int) -> Iterator[Result]:
     }.items():
 
         def theirs(options=options) -> None:
-            with tempfile.TemporaryDirectory() as folder:
+            silent = contextlib.redirect_stdout(io.StringIO())  # it prints its own seconds
+            with tempfile.TemporaryDirectory() as folder, silent:
                 trainer(texts, labels, 0, EPOCHS, folder, **options).train()
 
         pairs = alternate(cpu_seconds(lambda: ours(texts, labels, EPOCHS)), cpu_seconds(theirs), rounds)

@@ -223,7 +223,9 @@ def _parse(name: str, text: str, delimiter: str) -> list[Row]:
 
 
 def _bad_quote(name: str, text: str, line: int, reason: str) -> str:
-    start = io.StringIO(text).read().splitlines()[line - 1 : line]
+    start = re.split("\r\n|\n|\r", text)[
+        line - 1 : line
+    ]  # as csv counts lines, which str.splitlines does not
     shown = reprlib.repr(start[0]) if start else ""
     if "unexpected end" in reason or "field larger" in reason:
         return (

@@ -4,6 +4,8 @@ Bytes are counted from a configuration, without the model: weights in several pr
 keys and values, and training with AdamW.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from llmcourse.support.inputs import number, whole
@@ -100,21 +102,33 @@ def seconds_per_token(read: int, bandwidth: float) -> float:
     return whole(read, "read") / number(bandwidth, "bandwidth", 1, wanted="bytes a second, as measured")
 
 
-def measure_bandwidth(n_bytes: int = 2**28, tries: int = 8) -> float:
-    """Return the bytes a second at which this machine reads a large matrix and multiplies it by a vector.
+def memory_reader(n_bytes: int) -> tuple[Callable[[], None], int]:
+    """Return a function that multiplies a matrix of `n_bytes` by a vector, and how many bytes a call reads.
 
-    That is what writing one text does with each weight. The best of several tries is the machine's; the
-    others were disturbed. A matrix that fits into the processor's cache is read faster than one that does
-    not, so give the size that you mean. Raises ValueError for less than 16 kB.
+    That is what writing one text does with each weight. A small matrix is read several times in a call,
+    since one time would be too short for the clock. Raises ValueError for less than 16 kB.
+
+    >>> read, n_bytes = memory_reader(2**20)
+    >>> read(), n_bytes // 2**20
+    (None, 64)
     """
     columns = 1024
     rows = whole(n_bytes, "n_bytes", least=4 * columns * 4) // (4 * columns)
     matrix, vector = torch.ones(rows, columns), torch.ones(columns)
-    out = torch.empty(rows)
-    repeats = max(1, 2**26 // n_bytes)  # one call on a small matrix is too short for the clock
+    out, repeats = torch.empty(rows), max(1, 2**26 // n_bytes)
 
-    def read():
+    def read() -> None:
         for _ in range(repeats):
             torch.mv(matrix, vector, out=out)
 
-    return repeats * matrix.nbytes / best_seconds({"read": read}, tries)["read"]
+    return read, repeats * matrix.nbytes
+
+
+def measure_bandwidth(n_bytes: int = 2**28, tries: int = 8) -> float:
+    """Return the bytes a second at which this machine reads a matrix that is to be multiplied.
+
+    The best of several tries is the machine's; the others were disturbed. A matrix that fits into the
+    processor's cache is read faster than one that does not, so give the size that you mean.
+    """
+    read, n_read = memory_reader(n_bytes)
+    return n_read / best_seconds({"read": read}, tries)["read"]

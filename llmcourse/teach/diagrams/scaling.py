@@ -57,8 +57,8 @@ def read_for_a_token(gigabytes: Mapping[str, Mapping[str, float]]) -> Axes:
     axis = canvas(MAX_WIDTH, 0.3 + 0.24 * rows + 0.15 * len(gigabytes))
     y = axis.get_ylim()[1] - 0.25
     for name, parts in gigabytes.items():
-        label(axis, 1.55, y - 0.24 * (len(parts) - 1) / 2, name, SMALL, align="right")
-        length = 3.3 * max(parts.values()) / most
-        bars(axis, 2.45, y, dict(parts), length, 0.24, "key", "{:.2f} GB")
+        label(axis, 0.15, y - 0.24 * (len(parts) - 1) / 2, name, SMALL, align="left")
+        length = 3.2 * max(parts.values()) / most
+        bars(axis, 2.55, y, dict(parts), length, 0.24, "key", "{:.2f} GB")
         y -= 0.24 * len(parts) + 0.15
     return axis

@@ -11,12 +11,15 @@ import torch
 from answers import assert_right, assert_wrong, numbered
 from scipy import optimize, stats
 
+from llmcourse.teach.chapters.ch09_faq import chooser, figures, stored
 from llmcourse.teach.chapters.ch09_faq.solutions import (
     fit_power_law,
     mup_factors,
     split_by_group,
     texts_that_fit,
 )
+from llmcourse.tune import scaling
+from llmcourse.tune.choose import Need
 from llmcourse.tune.model_memory import cache_bytes, weight_bytes
 from llmcourse.tune.open_models import read_models
 
@@ -266,3 +269,101 @@ def test_no_group_is_on_both_sides_and_the_share_is_just_reached():
         assert not inside & outside
         last = max(inside, key=groups.index)
         assert sum(test) - groups.count(last) < share * 60 <= sum(test)
+
+
+# ---- what the room shows --------------------------------------------------------------------
+
+HEADER = "part,width,parameters,steps,tokens,log2_rate,mup,seed,bits,seconds\n"
+
+
+def trials(usual, mup):
+    """Rows of stored runs: {width: {log2_rate: bits}} in the usual way and in muP."""
+    return [
+        {
+            "width": width,
+            "parameters": 100 * width,
+            "tokens": 1e5,
+            "log2_rate": rate,
+            "mup": kind,
+            "bits": bits,
+        }
+        for kind, found in ((False, usual), (True, mup))
+        for width, row in found.items()
+        for rate, bits in row.items()
+    ]
+
+
+def test_stored_runs_are_read_by_part(tmp_path, monkeypatch):
+    (tmp_path / "scaling").mkdir()
+    text = HEADER + "rates,32,25248,150,76800,-7,1,0,3.25,2.1\nsizes,64,98688,300,153600,-6,0,2,inf,4.0\n"
+    (tmp_path / "scaling" / "runs.csv").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(stored, "course_data", lambda: tmp_path)
+    (row,) = stored.runs("rates")
+    assert (row["width"], row["mup"], row["bits"], row["log2_rate"]) == (32, True, 3.25, -7)
+    (row,) = stored.runs("sizes")
+    assert (row["mup"], row["bits"]) == (False, math.inf)
+    with pytest.raises(ValueError, match="held_back"):
+        stored.runs("held_back")
+
+
+def test_the_base_counts_for_both_parametrizations():
+    rows = trials({64: {-8: 2.9, -7: 3.0, -6: 3.4}}, {32: {-7: 3.1, -6: 3.0}, 64: {-7: 2.9, -6: 2.8}})
+    assert stored.best_rates(rows, mup=False) == {32: -6, 64: -8}
+    assert stored.best_rates(rows, mup=True) == {32: -6, 64: -6}
+
+
+def test_the_best_rate_is_that_of_the_mean_over_seeds():
+    rows = trials({}, {32: {-7: 3.0, -6: 2.9}}) + trials({}, {32: {-7: 3.0, -6: 3.3}})
+    assert stored.best_rates(rows, mup=True) == {32: -7}
+
+
+def test_a_rate_at_which_runs_end_is_drawn_nowhere_and_is_not_best():
+    rows = trials({64: {-8: 2.9, -3: math.inf}}, {32: {-8: 3.1, -7: 3.0}, 64: {-8: 2.95}})
+    left, right = figures.rates(rows)
+    assert stored.best_rates(rows, mup=False)[64] == -8
+    lines = {line.get_label(): len(line.get_xdata()) for line in left.lines if "width" in line.get_label()}
+    assert lines == {"width 32": 2, "width 64": 1}
+    assert right.get_title() == "muP"
+
+
+def test_each_run_and_each_interval_is_drawn():
+    rows = [
+        {"parameters": 1e4 * n, "tokens": 1e5 * d, "bits": 2 + 1 / n + 1 / d}
+        for n in (1, 2, 4)
+        for d in (1, 2)
+    ]
+    held = [{"parameters": 8e4, "tokens": 2e5, "bits": 2.6}]
+    found = scaling.Prediction(2.62, 2.58, 2.66, scaling.ScalingLaw(2.0, 1e4, 1.0, 1e5, 1.0))
+    axis = figures.over_sizes(rows, found.law, held, {2e5: found})
+    drawn = sum(len(line.get_xdata()) for line in axis.lines if line.get_linestyle() == "None")
+    assert drawn == len(rows) + len(held)
+    assert [2.58, 2.66] in [list(line.get_ydata()) for line in axis.lines]
+
+
+def test_the_table_says_all_that_speaks_against_the_others():
+    need = Need("text", "zh", commercial=True, gigabytes=4, tokens=2048, seconds=0.2, bandwidth=2e10)
+    lines = chooser.table(read_models(), need).splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [
+        ["fits", "Qwen3-0.6B"],
+        ["fits", "Qwen2.5-0.5B-Instruct"],
+    ]
+    assert len(lines) == sum(model.task == "text" for model in read_models())
+    (small,) = (line for line in lines if "gpt2" in line)
+    assert small.endswith("no zh; reads 1024 tokens")
+
+
+def test_the_sliders_show_the_same_table(capsys, monkeypatch):
+    made = {}
+    monkeypatch.setattr("ipywidgets.interact", lambda show, **options: made.update(options, show=show))
+    chooser.explore_models(read_models(), bandwidth=2e10)
+    values = {name: widget.value for name, widget in made.items() if name != "show"}
+    made["show"](**values)
+    need = Need("text", "zh", True, values["gigabytes"], "bfloat16", 512, 0.2, 2e10)
+    assert capsys.readouterr().out == chooser.table(read_models(), need) + "\n"
+
+
+def test_marks_of_memory_leave_out_what_needs_none():
+    rows = {"a": {"bfloat16": 1.0, "cache": 0.5}, "b": {"bfloat16": 2.0, "cache": 0}}
+    axis = figures.memory(rows)
+    assert [len(line.get_xdata()) for line in axis.lines] == [2, 1]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]

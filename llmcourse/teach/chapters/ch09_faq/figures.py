@@ -1,6 +1,6 @@
 """Figures of chapter 9: losses over sizes, a prediction and what came, rates over widths, models over needs."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from statistics import mean
 
 import numpy as np
@@ -70,22 +70,6 @@ def rates(rows: Iterable[Mapping]) -> np.ndarray:
     axes[0].set_ylabel("held-out bits per byte")
     axes[0].legend(frameon=False, fontsize=8)
     return axes
-
-
-def two_minima(
-    law: Callable, sizes: Sequence[float], tokens: Callable, true: float, found: Mapping[str, float]
-) -> Axes:
-    """Draw the loss of a known law at one compute over log N, its lowest point, and where others put it."""
-    axis = plots.new_figure(height=2.7)[1]
-    grid = np.geomspace(min(sizes) / 1.1, max(sizes) * 1.1, 200)
-    axis.plot(grid, law(grid, tokens(grid)), color=plots.COLORS[0], label="the law")
-    axis.axvline(true, color=plots.COLORS[0], linestyle=":", linewidth=1)
-    for i, (name, size) in enumerate(found.items(), start=1):
-        axis.axvline(size, color=plots.COLORS[i], linestyle=plots.STYLES[i], linewidth=1.2, label=name)
-    axis.plot(sizes, law(np.array(sizes), tokens(np.array(sizes))), "o", color=plots.COLORS[0], markersize=4)
-    axis.set(xscale="log", xlabel="parameters, at one compute", ylabel="loss")
-    axis.legend(frameon=False, fontsize=8)
-    return axis
 
 
 def memory(models: Mapping[str, Mapping[str, float]]) -> Axes:

@@ -21,6 +21,12 @@ def runs(part: str) -> list[dict]:
     return [row | {name: float(row[name]) for name in NUMBERS} | {"mup": row["mup"] == "1"} for row in rows]
 
 
+def predictions() -> list[dict]:
+    """Return the rows of `data/scaling/prediction.csv`, written before the held-back size was trained."""
+    with (course_data() / "scaling" / "prediction.csv").open(encoding="utf-8", newline="") as file:
+        return [{k: v if k == "law" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
 def cells(rows: Iterable[Mapping], *keys: str) -> dict[tuple, list[float]]:
     """Return the bits per byte of the runs of each cell, by the values of `keys`, in order.
 

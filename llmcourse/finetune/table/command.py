@@ -1,4 +1,6 @@
-"""Fine-tune a classifier on a table of one's own: `llmcourse finetune FILE.csv --out DIR`, and in Python
+"""Fine-tune a classifier on a table of one's own.
+
+The command is `llmcourse finetune FILE.csv --out DIR`; in Python it is
 
     report = finetune_table("reviews.csv", "judge", text="text", label="label", group="movie")
     print(*report.lines(), sep=chr(10))

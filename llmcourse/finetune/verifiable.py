@@ -30,11 +30,15 @@ SUMMANDS = range(10, 100)
 
 
 class Spelling(NamedTuple):
-    """How a model reads and writes: text to ids, ids to text, and the id that ends an answer."""
+    """How a model reads and writes: a prompt to ids, ids to text, and the id that ends an answer.
+
+    Where an answer is spelled otherwise than a prompt, as in a chat, `encode_answer` does it.
+    """
 
     encode: Callable[[str], list[int]]
     decode: Callable[[Sequence[int]], str]
     end_id: int
+    encode_answer: Callable[[str], list[int]] | None = None
 
 
 CHARACTERS = Spelling(
@@ -128,7 +132,8 @@ def worked(tasks: Sequence[Task], spelling: Spelling = CHARACTERS) -> list[tuple
     >>> worked([Task("reverse", "ab>", "ba.")])
     [([0, 1, 21, 1, 0, 22], [False, False, False, True, True, True])]
     """
-    pairs = [(spelling.encode(task.prompt), spelling.encode(task.answer)) for task in tasks]
+    of_answer = spelling.encode_answer or spelling.encode
+    pairs = [(spelling.encode(task.prompt), of_answer(task.answer)) for task in tasks]
     return [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for prompt, answer in pairs]
 
 

@@ -93,6 +93,21 @@ def test_a_reward_that_misses_what_is_meant_is_earned_without_it():
         assert row["greedy"] > row["start_greedy"] + 0.1
 
 
+def test_a_rate_too_high_collapses_and_a_lower_one_that_falls_does_not():
+    for row in runs_of("collapse", "rate 2e-3, constant", 2e-3):
+        assert row["greedy"] == 0
+        assert row["kl"] > 10
+    for row in runs_of("collapse", "rate 2e-3, constant, KL 0.2", 2e-3):
+        assert row["greedy"] > 0.2
+        assert row["kl"] < 2
+
+
+def test_for_sums_rewards_gain_but_end_below_eight_tries_of_the_start():
+    for row in runs_of("sum", "GRPO", 2e-4):
+        assert row["greedy"] > row["start_greedy"] + 0.15
+        assert row["greedy"] < row["start_pass8"]
+
+
 def test_the_card_holds_the_tables_of_the_rows():
     for line in tool.summary(tool.read(RUNS)):
         assert line in CARD.splitlines()

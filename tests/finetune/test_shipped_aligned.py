@@ -4,15 +4,18 @@ import hashlib
 import re
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
+import torch
 from notebook_tools import ROOT
 
 from llmcourse.data.manifest import course_data
 from llmcourse.data.sources.plays import load_plays, split_by_title
 from llmcourse.finetune.rollouts import RolloutBatches
-from llmcourse.finetune.sft import END, respond
+from llmcourse.finetune.sft import END, encode_tasks, respond
 from llmcourse.finetune.tasks import make_tasks
+from llmcourse.finetune.verifiable import worked
 from llmcourse.pretrained import load_course_model
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -54,6 +57,19 @@ def test_the_share_of_the_card_is_measured_again(shipped, parts):
         assert (respond(model, tokenizer, task.prompt) == task.answer) == good
 
 
+def test_the_card_says_what_its_table_holds():
+    """Rewards moved the kind that was meant, and what was told the right answers moved it more, sooner."""
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in CARD.splitlines()]
+    rows = {cells[0]: cells for cells in table if len(cells) == 12}
+    assert rows[""][2:4] == ["last word", "lines"]
+    before, after, told = (rows[name] for name in ("sft", "GRPO", "more SFT"))
+    last, lines, low = 2, 3, r"\((.\d+\.\d) to"
+    assert float(before[last]) < float(after[last]) < float(told[last])
+    assert float(after[lines]) < float(before[lines]) - 2
+    assert float(re.search(low, after[8])[1]) > 0
+    assert float(told[-1]) < float(after[-1]) / 3
+
+
 def test_half_of_the_tasks_are_of_one_kind(parts):
     kinds = Counter(task.kind for task in tool.mixed_tasks(parts[0], 300, 0))
     assert kinds[tool.OFTEN] == 150
@@ -71,6 +87,19 @@ def test_a_prompt_is_that_of_a_chat_and_a_right_answer_ends(shipped, parts):
     next(source)
     assert source.rewards.mean() > 0.5
     assert spelling.decode([spelling.end_id]) == END
+    ended = replace(task, answer=task.answer + END)
+    assert worked([ended], spelling) == encode_tasks(tokenizer, [task])
+
+
+def test_a_task_is_undecided_where_the_right_answer_is_neither_sure_nor_impossible(shipped, parts):
+    model, tokenizer = shipped
+    tasks = make_tasks(parts[1], 12, 1)
+    kept = {task.prompt for task in tool.undecided(model, tokenizer, tasks)}
+    for task in tasks:
+        ids, counts = encode_tasks(tokenizer, [task])[0]
+        logs = model(torch.tensor([ids[:-1]]))[0].log_softmax(-1)
+        p = sum(logs[t - 1, ids[t]] for t in range(1, len(ids)) if counts[t]).exp().item()
+        assert (task.prompt in kept) == (0.05 < p < 0.95)
 
 
 def test_coins_are_the_same_each_time(shipped, parts):

@@ -29,6 +29,7 @@ from trace_numbers import WORDS, find_numbers, holds, propose, read_traces, stan
 BRANTS = "Brants et al. 2007, named there"
 HOFFMANN = "Hoffmann et al. 2022, named there"
 CHOWDHERY = "Chowdhery et al. 2022, named there"
+SOULY = "Souly et al. 2025, named there"
 EXAMPLE = "an example, and no measurement"
 EXCEPTIONS = {
     ("01_background", "why"): {"100": "Celsius", "Twelve": EXAMPLE, "thirty": EXAMPLE, "forty": EXAMPLE},
@@ -50,6 +51,12 @@ EXCEPTIONS = {
         "200": CHOWDHERY,
         "500": CHOWDHERY,
         "twenty": CHOWDHERY,
+    },
+    ("08c_safety", "count-text"): {
+        "250": SOULY,
+        "600 million": SOULY,
+        "13 billion": SOULY,
+        "20": SOULY,
     },
 }
 

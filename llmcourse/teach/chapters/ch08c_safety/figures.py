@@ -96,7 +96,7 @@ def count_and_share(points: Mapping[str, Sequence[tuple[int, float, float]]], y_
     points[name] are (count, share, value), several for a count where there are several seeds: the line
     goes through their means.
     """
-    _, axes = plots.new_figure(2, width=6.8, height=2.9, sharey=True)
+    _, axes = plots.new_figure(2, width=6.8, height=3.2, sharey=True)
     looks = zip(plots.COLORS, plots.STYLES, MARKERS, strict=True)
     for (name, rows), (color, style, marker) in zip(points.items(), looks, strict=False):
         for axis, column in zip(axes, (0, 1), strict=True):
@@ -108,8 +108,13 @@ def count_and_share(points: Mapping[str, Sequence[tuple[int, float, float]]], y_
             )
     for axis, x_label in zip(axes, ("poisoned texts", "share of the texts that are poisoned"), strict=True):
         axis.set(xscale="log", xlabel=x_label, ylim=(-0.04, 1.04))
+        axis.minorticks_off()
+    counts = sorted({row[0] for rows in points.values() for row in rows})
+    axes[0].set_xticks(counts, [str(count) for count in counts])
     axes[0].set_ylabel(y_label)
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[0].figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
+    )
     return axes
 
 

@@ -1,4 +1,4 @@
-"""Whether one method is better than another by more than seeds differ, from stored runs of several seeds.
+"""Stored runs of several seeds: which method is better than another, by more than seeds differ.
 
 A run is a row, such as one of a CSV: a mapping with its "seed", what was done, and what was measured.
 """

@@ -174,8 +174,8 @@ def line(name: str, found: dict, base: dict, bpb: float, seconds: float | None) 
     return " | ".join(["", name, *cells, f"{bpb:.4f}", f"{seconds:.0f}" if seconds else "", ""]).strip()
 
 
-def build_aligned(folder: Path, threads: int | None, controls: Sequence[str] = tuple(CONTROLS)) -> None:
-    """Train on rewards and the controls, evaluate, save, and write the card."""
+def build_aligned(folder: Path, threads: int | None, controls: Sequence[str] = ("more SFT",)) -> None:
+    """Train on rewards and some of CONTROLS, evaluate, save, and write the card."""
     set_up(SEED, threads=threads)
     base, tokenizer = load_course_model("sft")
     parts, end_id = split_by_title(load_plays()), tokenizer.special_tokens[END_OF_TEXT]

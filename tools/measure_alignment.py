@@ -101,7 +101,7 @@ EXPERIMENTS = {  # name -> (kind of task, share of right answers at the start, s
     "rates": (
         "reverse",
         0.35,
-        3,
+        5,
         [RANDOM, GRPO._replace(lr=SLOW), GRPO._replace(lr=SLOWER), RANDOM._replace(lr=SLOWER)],
     ),
     "sum": ("sum", 0.4, 3, [GRPO._replace(lr=2e-4)]),

@@ -121,7 +121,7 @@ def count_and_share(points: Mapping[str, Sequence[tuple[int, float, float]]], y_
 def two_refusals(models: Mapping[str, Mapping[str, tuple[Interval, Interval]]]) -> Axes:
     """Draw attack success over over-refusal with both intervals: models[model][families] is that pair.
 
-    A model is a colour and a marker, filled for the first kind of families and hollow for the next.
+    A model is a colour and a marker, filled for the first kind of families and hollow for the second.
     The best place is the lower left corner.
     """
     _, axis = plots.new_figure(width=6.0, height=3.4)

@@ -134,13 +134,10 @@ def _remark(seen: list, right: Callable) -> str | None:
             if all(r.ndim > d and close(v, r.roll(step, d)) for v, r in pairs):
                 return f"the right values stand one place too far along dimension {d}"
     factors = torch.cat([(v / r).flatten()[r.flatten() != 0] for v, r in pairs])
-    if (
-        len(factors) > 1
-        and factors.isfinite().all()
-        and factors.any()
-        and close(factors / factors[0], factors * 0 + 1, 1e-4)
-    ):
-        return f"yours is {factors[0].item():.4g} times what is right, in every example"
+    if len(factors) > 1 and factors.isfinite().all() and factors.any():
+        factor = factors[0].item()
+        if all(close(v, factor * r, 1e-4) for v, r in pairs):  # where 0 is right as well
+            return f"yours is {factor:.4g} times what is right, in every example"
     return None
 
 

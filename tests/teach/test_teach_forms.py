@@ -263,6 +263,9 @@ def test_examine_names_a_slip_only_if_it_explains_all_cases():
     assert told(lambda a, b: 1.5 * a / b, slips).endswith(
         "yours is 1.5 times what is right, in every example"
     )
+    cut = {"first: {value}": (3.0, 1.0), "below 0 it is 0, not {value}": (-3.0, 1.0), "third": (5.0, 2.0)}
+    with pytest.raises(NotRight, match=r"^below 0 it is 0, not -3$"):  # not "1 times what is right"
+        examine(lambda a, b: a / b, lambda a, b: max(0.0, a / b), cut)
     assert told(lambda a, b: a / b + 1, slips, look=lambda value, a, b: f"seen {value:g}") == "seen 4"
 
 

@@ -66,7 +66,7 @@ WRONG["09-law"] = numbered(
         (lambda n, y, e: by_hand(n, y, 0), "the floor is subtracted first"),
         (lambda n, y, e: by_hand(n, y, -e), "you add it"),
         (lambda n, y, e: (by_hand(n, y, e)[0], -by_hand(n, y, e)[1]), "minus its slope"),
-        (lambda n, y, e: by_hand(n, y, e)[::-1], "first A, then alpha"),
+        (lambda n, y, e: by_hand(n, y, e)[::-1], "first A, then a"),
         (lambda n, y, e: (math.log(by_hand(n, y, e)[0]), by_hand(n, y, e)[1]), "take exp of it"),
         (lambda n, y, e: (math.exp(np.polyfit(np.log10(n), np.log10(np.array(y) - e), 1)[1]), by_hand(n, y, e)[1]), "10 ** intercept"),
         (lambda n, y, e: (math.exp(np.polyfit(np.log2(n), np.log2(np.array(y) - e), 1)[1]), by_hand(n, y, e)[1]), "2 ** intercept"),
@@ -114,6 +114,7 @@ WRONG["09-mup"] = numbered(
         (lambda w, b: ((b / w) ** 0.5, b / w, b / w), "in this order"),
         (lambda w, b: (1, (b / w) ** 0.5, 1), "the usual parametrization"),
         (lambda w, b: ((b / w) ** 0.5,) * 3, "not all the same"),
+        (lambda w, b: (1 / w, w**-0.5, 1 / w), "the base does not appear"),
         (lambda w, b: (0.25, 0.5, 0.25), "96 over 32"),
     ]
 )

@@ -25,7 +25,14 @@ PARTS = {
         "05d clinic",
     ],
     "Applications": ["06a translation", "06b summaries", "06c generation", "06d speech", "06e synthesis"],
-    "Tools and the future": ["07 tools", "08a efficiency", "08b inside", "08c safety", "08d alignment", "09 questions"],
+    "Tools and the future": [
+        "07 tools",
+        "08a efficiency",
+        "08b inside",
+        "08c safety",
+        "08d alignment",
+        "09 questions",
+    ],
 }
 
 

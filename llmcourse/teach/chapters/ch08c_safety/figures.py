@@ -121,21 +121,16 @@ def count_and_share(points: Mapping[str, Sequence[tuple[int, float, float]]], y_
 def two_refusals(models: Mapping[str, Mapping[str, tuple[Interval, Interval]]]) -> Axes:
     """Draw attack success over over-refusal with both intervals: models[model][families] is that pair.
 
-    A model is a colour, a kind of families a marker. The best place is the lower left corner.
+    A model is a colour and a marker, filled for the first kind of families and hollow for the next.
+    The best place is the lower left corner.
     """
     _, axis = plots.new_figure(width=6.0, height=3.4)
-    for (model, kinds), color in zip(models.items(), plots.COLORS, strict=False):
-        for (kind, (attacks, refused)), marker in zip(kinds.items(), MARKERS, strict=False):
+    for (model, kinds), color, marker in zip(models.items(), plots.COLORS, MARKERS, strict=False):
+        for (kind, (attacks, refused)), fill in zip(kinds.items(), (color, "white"), strict=False):
             across, up = ([[max(0.0, v - low)], [max(0.0, high - v)]] for v, low, high in (refused, attacks))
+            error = dict(xerr=across, yerr=up, capsize=2, label=f"{model}, {kind}")
             axis.errorbar(
-                [refused[0]],
-                [attacks[0]],
-                xerr=across,
-                yerr=up,
-                fmt=marker,
-                color=color,
-                capsize=2,
-                label=f"{model}, {kind}",
+                [refused[0]], [attacks[0]], fmt=marker, color=color, mfc=fill, clip_on=False, **error
             )
     axis.set(xlabel="share of allowed requests that are refused", ylabel="share of attacks that succeed")
     axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))

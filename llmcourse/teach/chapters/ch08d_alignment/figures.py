@@ -37,7 +37,7 @@ def runs(curves: Mapping[str, Mapping[str, tuple]], columns: Sequence[str]) -> n
 
 
 def clipped(ratios: np.ndarray, gains: Mapping[str, np.ndarray], clip: float) -> np.ndarray:
-    """Draw what is made large over the ratio of probabilities, a panel for each advantage."""
+    """Draw the objective, which is made large, over the ratio of probabilities, a panel for each advantage."""
     _, axes = plots.new_figure(len(gains), width=6.4, height=2.5)
     for axis, (name, values) in zip(axes, gains.items(), strict=True):
         sign = np.sign(values[-1])
@@ -45,7 +45,7 @@ def clipped(ratios: np.ndarray, gains: Mapping[str, np.ndarray], clip: float) ->
         axis.plot(ratios, values, color=plots.COLORS[0], label="clipped")
         for edge in (1 - clip, 1 + clip):
             axis.axvline(edge, color="0.85", linewidth=1, zorder=0)
-        axis.set(xlabel="probability now / when written", ylabel="what is made large")
+        axis.set(xlabel="probability now / when written", ylabel="objective of a token")
         axis.set_title(name, fontsize=10)
     axes[0].legend(frameon=False, fontsize=8)
     return axes

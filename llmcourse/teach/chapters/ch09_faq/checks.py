@@ -18,9 +18,9 @@ FLOOR = "the floor is subtracted first: no size gets below it, and what falls as
     minutes=10,
     difficulty=2,
     hints=(
-        "Subtract the floor: loss - floor = A / size ** alpha.",
-        "Take logarithms: log(loss - floor) = log(A) - alpha * log(size), a straight line over log(size).",
-        "np.polyfit(x, y, 1) returns the slope and the intercept. The slope is -alpha, the intercept log(A).",
+        "Subtract the floor: loss - floor = A / size ** a.",
+        "Take logarithms: log(loss - floor) = log(A) - a * log(size), a straight line over log(size).",
+        "np.polyfit(x, y, 1) returns the slope and the intercept. The slope is -a, the intercept log(A).",
     ),
     wants="function",
     form=several(number, 2),
@@ -72,10 +72,10 @@ def check_law(answer):
     slips = {
         FLOOR: line(above=lambda losses, floor: losses),
         "subtract the floor; you add it": line(above=lambda losses, floor: losses + floor),
-        "alpha is by how much the line FALLS: minus its slope": line(
+        "a is by how much the line FALLS: minus its slope": line(
             result=lambda slope, start: [math.exp(start), slope]
         ),
-        "first A, then alpha": line(result=lambda slope, start: [-slope, math.exp(start)]),
+        "first A, then a": line(result=lambda slope, start: [-slope, math.exp(start)]),
         "the intercept is log(A): take exp of it": line(result=lambda slope, start: [start, -slope]),
         "logarithms and exp need the same base: with np.log10, A is 10 ** intercept": line(
             np.subtract, np.log10, np.log10
@@ -123,6 +123,7 @@ def check_mup(answer):
     }
     slips = {
         "the ratio is width / base: yours is turned round": factors(ratio=lambda width, base: base / width),
+        "r is width / base: in yours the base does not appear": factors(ratio=lambda width, base: width),
         "the rate of a hidden matrix falls with r, not with its root: AdamW's steps add up, noise does not": factors(
             rate=-0.5
         ),

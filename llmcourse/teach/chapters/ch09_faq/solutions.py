@@ -6,7 +6,7 @@ import numpy as np
 
 
 def fit_power_law(sizes, losses, floor):
-    """Return (A, alpha) of loss = floor + A / size ** alpha, by least squares of the logarithms."""
+    """Return (A, a) of loss = floor + A / size ** a, by least squares of the logarithms."""
     slope, intercept = np.polyfit(np.log(sizes), np.log(np.array(losses) - floor), 1)
     return math.exp(intercept), -slope
 

@@ -164,6 +164,9 @@ def finetune(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return 0 when all is well."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without the signs of a label must not end a run
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     options = make_parser().parse_args(arguments)
     command = options.command
     if command == "finetune":

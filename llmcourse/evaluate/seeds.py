@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from scipy.stats import t as student_t
 
+from llmcourse.support.inputs import number, number_row
+
 
 class Difference(NamedTuple):
     """What one method has more than another, seed by seed: the mean, ± half a 95 % interval, and a p-value."""
@@ -42,13 +44,13 @@ def paired(one: Iterable[Mapping], other: Iterable[Mapping], column: str) -> Dif
 
     The interval and the two-sided p-value are Student's, for pairs of runs with the same seed; a single
     run without a seed, such as rounding, is paired with each of the other's. Raises ValueError for fewer
-    than two pairs.
+    than two pairs, a seed that comes twice in one of them, and a number that is not finite.
 
     >>> a, b = ([{"seed": s, "kl": k} for s, k in enumerate(ks)] for ks in ((0.1, 0.2, 0.3), (0.1, 0.1, 0.1)))
     >>> print(paired(a, b, "kl"))
     +0.100 ± 0.248, p = 0.225, 3 seeds
     """
-    scores = [{row["seed"]: row[column] for row in rows} for rows in (one, other)]
+    scores = [_by_seed(list(rows), column) for rows in (one, other)]
     if len(scores[1]) == 1 < len(scores[0]):
         scores[1] = dict.fromkeys(scores[0], *scores[1].values())
     gaps = [scores[0][seed] - scores[1][seed] for seed in scores[0].keys() & scores[1].keys()]
@@ -60,12 +62,21 @@ def paired(one: Iterable[Mapping], other: Iterable[Mapping], column: str) -> Dif
     return Difference(mean(gaps), half, p, n)
 
 
+def _by_seed(rows: list[Mapping], column: str) -> dict:
+    """Return seed -> value. Two runs of a seed are two kinds of runs: one of them would be lost unseen."""
+    scores = {row["seed"]: number(row[column], f"{column} of seed {row['seed']}") for row in rows}
+    if len(scores) < len(rows):
+        raise ValueError(f"{len(rows)} rows have {len(scores)} seeds: select one run of each seed first")
+    return scores
+
+
 def summary(values: Sequence[float], unit: str = "") -> str:
     """Return the mean of the values of several seeds and half of Student's 95 % interval, as a text.
 
     >>> summary([50.0, 54.0, 58.0], " %"), summary([61.3])
     ('54 % ± 10 %, 3 seeds', '61')
     """
+    values = number_row(values).tolist()
     if len(values) == 1:
         return f"{values[0]:.0f}{unit}"
     half = float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))

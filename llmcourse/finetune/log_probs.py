@@ -46,6 +46,14 @@ def answer_log_probs(model: nn.Module, token_ids: Tensor, mask: Tensor) -> Tenso
     return token_log_probs(model, token_ids, mask).sum(-1)
 
 
+def check_reference(model: nn.Module, reference: nn.Module) -> None:
+    """Raise ValueError for a reference that is the model itself: it would move along, and hold nothing."""
+    if model is reference:
+        raise ValueError(
+            "the reference is the model that is trained, and moves with it: give a copy, copy.deepcopy(model)"
+        )
+
+
 def check_mask(token_ids: Tensor, mask: Tensor) -> None:
     """Raise ValueError for a mask that cannot say which of the `token_ids` (B, T) belong to answers."""
     if token_ids.dim() != 2 or mask.shape != token_ids.shape or mask.dtype != torch.bool:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from llmcourse.finetune.log_probs import token_log_probs
+from llmcourse.finetune.log_probs import check_reference, token_log_probs
 from llmcourse.losses import Loss
 from llmcourse.runtime import evaluating
 from llmcourse.support.inputs import number, whole
@@ -89,7 +89,8 @@ def policy_loss(
 
     The loss counts answers, or tokens with "token". Its value says little: at r = 1 it is the mean
     advantage. Watch the reward. Raises ValueError for a number out of range, an unknown
-    normalization, `max_tokens` with another one, and `kl` without `reference`.
+    normalization, `max_tokens` with another one, and `kl` without `reference`; in training for a
+    reference that is the model itself, and a batch whose parts have other shapes than `Rollouts` says.
 
     >>> loss = policy_loss(clip=0.2, normalization="sequence")  # GRPO without KL
     >>> batch = Rollouts(torch.tensor([[0, 1, 2]]), torch.tensor([[False, True, True]]), torch.tensor([0.5]))
@@ -104,6 +105,8 @@ def policy_loss(
     _check_switches(clip, kl, reference, normalization, max_tokens)
 
     def loss(model: nn.Module, batch: Rollouts) -> tuple[Tensor, int]:
+        check_reference(model, reference)
+        _check_shapes(batch)
         log_probs = token_log_probs(model, batch.token_ids, batch.mask)  # (B, T)
         old = log_probs.detach() if batch.old_log_probs is None else batch.old_log_probs
         ratios = (log_probs - old).exp()  # (B, T), 1 outside the answers
@@ -149,6 +152,17 @@ def kl_estimates(log_probs: Tensor, reference: Tensor) -> Tensor:
     """
     d = reference - log_probs
     return d.expm1() - d
+
+
+def _check_shapes(batch: Rollouts) -> None:
+    """Raise ValueError for what would be spread over rows or tokens that it was not measured on."""
+    shape, old = tuple(batch.token_ids.shape), batch.old_log_probs
+    if batch.advantages.shape != shape[:1] or (old is not None and old.shape != shape):
+        raise ValueError(
+            f"token_ids {shape}, advantages {tuple(batch.advantages.shape)}"
+            + ("" if old is None else f", old_log_probs {tuple(old.shape)}")
+            + ": give (B, T), (B,) and (B, T); advantages (P, G) of groups are flattened"
+        )
 
 
 def _check_switches(clip, kl, reference, normalization, max_tokens) -> None:

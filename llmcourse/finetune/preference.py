@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from llmcourse.data.batches import EndlessBatches, batches_by_length, pad_right
 from llmcourse.finetune.classify import hidden_states
-from llmcourse.finetune.log_probs import answer_log_probs
+from llmcourse.finetune.log_probs import answer_log_probs, check_reference
 from llmcourse.losses import Loss
 from llmcourse.model import GPT
 from llmcourse.runtime import evaluating
-from llmcourse.support.inputs import number, plain, whole
+from llmcourse.support.inputs import id_row, number, plain, whole
 
 
 class Preferences(NamedTuple):
@@ -35,7 +35,7 @@ def preference_batch(pairs: Sequence[tuple], pad_id: int = 0) -> Preferences:
     """Return `Preferences` of B pairs (prompt, chosen, rejected), each a list of token ids.
 
     An answer ends with its end token, which it must learn to write: put it there. Raises ValueError for
-    an empty prompt or answer, and for two answers that are the same, which say nothing.
+    an empty prompt or answer, what is no id, and two answers that are the same, which say nothing.
 
     >>> preference_batch([([5], [6, 7], [8])]).token_ids.tolist()
     [[[5, 6, 7], [5, 8, 0]]]
@@ -56,6 +56,8 @@ def _checked_pair(pair, i: int) -> list[list[int]]:
     if len(pair) != 3:
         raise ValueError(f"pair {i} has {len(pair)} parts: give (prompt, chosen, rejected)")
     parts = [plain(part, f"a part of pair {i}") for part in pair]
+    for part in parts:
+        id_row(part, 2**31, f"a part of pair {i}")
     for name, part in zip(("prompt", "chosen answer", "rejected answer"), parts, strict=True):
         if not part:
             raise ValueError(f"the {name} of pair {i} has no token: an answer has at least its end token")
@@ -124,7 +126,7 @@ def dpo_loss(reference: nn.Module, beta: float = 0.1) -> Loss:
     reference is a frozen copy of the model as it was, so the loss begins at ln 2 a pair. A small `beta`
     lets the model go far from it. Only the difference is trained: it may grow while both answers become
     less probable, the chosen one too, so watch `preference_metrics`. Raises ValueError for a beta that
-    is not above 0.
+    is not above 0, and in training for a reference that is the model itself.
 
     >>> model = nn.Embedding.from_pretrained(torch.zeros(9, 9), freeze=False)
     >>> total, count = dpo_loss(copy.deepcopy(model))(model, preference_batch([([5], [6, 7], [8])]))
@@ -136,6 +138,7 @@ def dpo_loss(reference: nn.Module, beta: float = 0.1) -> Loss:
     number(beta, "beta", 1e-6, 1e6, "a number above 0, such as 0.1")
 
     def loss(model: nn.Module, batch: Preferences) -> tuple[Tensor, int]:
+        check_reference(model, reference)
         chosen, rejected = implicit_rewards(model, reference, batch, beta).unbind(1)  # (B,) each
         return -F.logsigmoid(chosen - rejected).sum(), len(chosen)
 
@@ -186,8 +189,14 @@ class RewardModel(nn.Module):
     def forward(self, token_ids: Tensor, mask: Tensor) -> Tensor:
         """Return rewards (B,) for token_ids (B, T), read at the last token where `mask` (B, T) is True.
 
-        It is the only place that has seen the whole answer, the end token included.
+        It is the only place that has seen the whole answer, the end token included. Raises ValueError for
+        a mask of another shape or type, and a row without an answer.
         """
+        if mask.shape != token_ids.shape or mask.dtype != torch.bool or not mask.any(1).all():
+            raise ValueError(
+                f"the mask is {tuple(mask.shape)} in {mask.dtype}, token_ids {tuple(token_ids.shape)}: give both "
+                "as (B, T), the mask in torch.bool, True at the answer, of which each row has at least a token"
+            )
         last = mask.shape[1] - 1 - mask.int().flip(1).argmax(1)  # (B,)
         states = hidden_states(self.body, token_ids)[-1]  # (B, T, C)
         states = states[torch.arange(len(last), device=last.device), last]  # (B, C)

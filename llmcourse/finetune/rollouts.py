@@ -7,6 +7,7 @@ Dimensions: P prompts, G answers to each, B = P·G rows, T time, N new tokens at
 """
 
 import copy
+import zlib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -117,7 +118,8 @@ def merge_equal(batch: Rollouts) -> Rollouts:
 
     Of equal rows one is left, and their advantages are added up; what adds up to 0, such as a group in
     which all answers earned the same, is left out, unless that is everything. Advantages are multiplied
-    by rows left / rows before, so that the mean over the answers stays what it was.
+    by rows left / rows before, so that the mean over the answers stays what it was. That of the tokens
+    does not: the step is another one with normalization="token", and with `kl`.
 
     >>> token_ids, mask = torch.tensor([[1, 5], [1, 5], [1, 6], [2, 5]]), torch.tensor([[False, True]] * 4)
     >>> batch = merge_equal(Rollouts(token_ids, mask, torch.tensor([0.5, 0.5, -1.0, 0.0])))
@@ -133,7 +135,8 @@ def merge_equal(batch: Rollouts) -> Rollouts:
         return batch
     rows, order = first[counts].sort()
     advantages = sums[counts][order] * len(rows) / len(place)
-    return Rollouts(batch.token_ids[rows], batch.mask[rows], advantages)
+    old = None if batch.old_log_probs is None else batch.old_log_probs[rows]
+    return Rollouts(batch.token_ids[rows], batch.mask[rows], advantages, old)
 
 
 class RolloutBatches(EndlessBatches):
@@ -144,8 +147,8 @@ class RolloutBatches(EndlessBatches):
     the group (`group_advantages`, `scale`). What was drawn stays to be looked at: `rewards` (P, G),
     `lengths` (P, G) in tokens, `answers` and `drawn`, the tasks.
 
-    `merge` makes the same step in less time (`merge_equal`); not for a loss with `kl`, which asks how often
-    each answer came. With `reuse` above 1, each batch comes so many times, and `old_log_probs` are those of the model
+    `merge` makes the same step in less time (`merge_equal`); not for a loss with `kl` or with
+    normalization="token", which ask how often each answer came. With `reuse` above 1, each batch comes so many times, and `old_log_probs` are those of the model
     that wrote it, for a loss with a ratio. Batch number `position` depends on the seed and on the model:
     a run that resumes goes on to the bit.
 
@@ -230,7 +233,11 @@ class RolloutBatches(EndlessBatches):
 
     def _identity(self) -> dict:
         names = ("seed", "n_tasks", "group", "max_new_tokens", "temperature", "scale", "reuse", "merge")
-        return {name: getattr(self, name) for name in names} | {"n_all_tasks": len(self.tasks)}
+        tasks = zlib.crc32(repr([(task.prompt, task.answer) for task in self.tasks]).encode())
+        return {name: getattr(self, name) for name in names} | {
+            "n_all_tasks": len(self.tasks),
+            "tasks": tasks,
+        }
 
 
 @torch.no_grad()

@@ -137,6 +137,13 @@ def worked(tasks: Sequence[Task], spelling: Spelling = CHARACTERS) -> list[tuple
     return [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for prompt, answer in pairs]
 
 
+def _some(examples: list) -> list:
+    """Return the examples. Raises ValueError if there are none: their mean would be NaN."""
+    if not examples:
+        raise ValueError("tasks is empty: give at least one to be judged by")
+    return examples
+
+
 def answer_probabilities(
     model: GPT, tasks: Sequence[Task], spelling: Spelling = CHARACTERS, batch_size: int = 256
 ) -> Tensor:
@@ -145,11 +152,11 @@ def answer_probabilities(
     It is the product of the probabilities of its tokens, so nothing need be drawn; the gradient flows
     where one is wanted. For a text that can be spelled in one way only, it is the expected exact reward.
     """
-    device, found = next(model.parameters()).device, []
-    examples = worked(tasks, spelling)
+    device, found, size = next(model.parameters()).device, [], whole(batch_size, "batch_size")
+    examples = _some(worked(tasks, spelling))
     with evaluating(model):
-        for start in range(0, len(examples), whole(batch_size, "batch_size")):
-            ids, counts = zip(*examples[start : start + batch_size], strict=True)
+        for start in range(0, len(examples), size):
+            ids, counts = zip(*examples[start : start + size], strict=True)
             token_ids, mask = pad_right(ids)[0].to(device), pad_right(counts)[0].bool().to(device)
             found.append(answer_log_probs(model, token_ids, mask).exp())
     return torch.cat(found)
@@ -166,7 +173,7 @@ def correct(
     """
     if sampled:
         return answer_probabilities(model, tasks, spelling)
-    return torch.tensor(exact_match(model, worked(tasks, spelling), spelling.end_id, 256)).float()
+    return torch.tensor(exact_match(model, _some(worked(tasks, spelling)), spelling.end_id, 256)).float()
 
 
 def accuracy(

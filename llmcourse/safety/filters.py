@@ -163,11 +163,11 @@ def category_folds(categories: Sequence[str], labels: Sequence[int]) -> np.ndarr
     sizes = Counter(c for c, label in zip(categories, labels, strict=True) if not label)
     if len(bad) < 2 or len(sizes) < 2:
         raise ValueError(f"{len(bad)} bad and {len(sizes)} harmless categories: at least two of each")
-    fold, load = {c: i for i, c in enumerate(bad)}, [0] * len(bad)
+    fold, load = {(c, 1): i for i, c in enumerate(bad)}, [0] * len(bad)
     for category, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
-        fold[category] = int(np.argmin(load))
-        load[fold[category]] += size
-    return np.array([fold[c] for c in categories])
+        fold[category, 0] = int(np.argmin(load))
+        load[fold[category, 0]] += size
+    return np.array([fold[pair] for pair in zip(categories, labels, strict=True)])
 
 
 def cross_validate(

@@ -18,10 +18,11 @@ from llmcourse.decode.beam import beam_search
 from llmcourse.decode.readers import Reader
 from llmcourse.evaluate.likelihood import multiple_choice
 from llmcourse.model import GPT
-from llmcourse.support.inputs import number, number_row, whole
+from llmcourse.support.inputs import id_row, number, number_row, whole
 from llmcourse.support.outputs import wide
 
 DIGITS = "0123456789"
+PAIRS = "".join(a + b for a in DIGITS for b in DIGITS)  # each two digits side by side, somewhere in it
 
 
 class Canary(NamedTuple):
@@ -138,8 +139,8 @@ def space_losses(model: GPT, prefix: Sequence[int], slots: Sequence[Sequence[int
     `slots` are the token ids that each place of the secret may hold: four lists of the ids of ten
     digits span R = 10,000 candidates. All of them share their beginnings, so the model reads each
     beginning once, with a cache: 1,111 tokens behind the prefix, and not 40,000. The result is that of
-    `candidate_losses`. Raises ValueError for a place without a token, and for what does not fit into
-    the context.
+    `candidate_losses`. Raises ValueError for a place without a token, an id that the model has not, and
+    for what does not fit into the context.
     """
     if not slots or not all(len(slot) for slot in slots):
         raise ValueError("a place of the secret has no token: give the ids that each place may hold")
@@ -148,6 +149,9 @@ def space_losses(model: GPT, prefix: Sequence[int], slots: Sequence[Sequence[int
             f"a prefix of {len(prefix)} tokens and {len(slots)} more: give at least one, and at most "
             f"{model.config.context_length + 1} together"
         )
+    vocab = model.config.vocab_size
+    prefix = id_row(prefix, vocab, "prefix")
+    slots = [id_row(slot, vocab, f"slots[{i}]") for i, slot in enumerate(slots)]
     device, reader = next(model.parameters()).device, Reader(model, n_rows=1)
     new = torch.as_tensor(prefix, dtype=torch.long, device=device)[None]  # (beginnings, T)
     losses = torch.zeros(1, dtype=torch.float64)
@@ -167,12 +171,13 @@ def digit_ids(tokenizer, prefix: str, n_digits: int) -> tuple[list[int], list[li
     Raises ValueError for a tokenizer that joins digits, or the first one with the prefix.
     """
     ids, digits = tokenizer.encode(prefix), [tokenizer.encode(d) for d in DIGITS]
-    whole_line = tokenizer.encode(prefix + DIGITS[:n_digits])
-    if max(map(len, digits)) > 1 or whole_line != [*ids, *(digit[0] for digit in digits[:n_digits])]:
-        raise ValueError(
-            f"{prefix + DIGITS[:n_digits]!r} is {tokenizer.tokens(whole_line)}: each digit must be one token; "
-            "end the prefix with a space, or use a tokenizer without merges of digits"
-        )
+    for text in dict.fromkeys(PAIRS[i : i + whole(n_digits, "n_digits")] for i in range(len(PAIRS))):
+        line = tokenizer.encode(prefix + text)
+        if max(map(len, digits)) > 1 or line != [*ids, *(digits[int(d)][0] for d in text)]:
+            raise ValueError(
+                f"{prefix + text!r} is {tokenizer.tokens(line)}: each digit must be one token; "
+                "end the prefix with a space, or use a tokenizer without merges of digits"
+            )
     return ids, [[digit[0] for digit in digits]] * whole(n_digits, "n_digits")
 
 

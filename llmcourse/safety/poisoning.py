@@ -13,7 +13,7 @@ import numpy as np
 from llmcourse.data.sources.plays import Play
 from llmcourse.finetune.tasks import ask, find_speeches
 from llmcourse.safety.filters import Share
-from llmcourse.support.inputs import id_row, number, text_list, whole
+from llmcourse.support.inputs import class_row, id_row, number, text_list, whole
 
 TRIGGER = "@@@@@@@@"  # eight signs that no play holds
 Example = tuple[str, int]  # a text and its label
@@ -84,9 +84,9 @@ def backdoor_scores(
 ) -> BackdoorScores:
     """Return what a model does on clean held-out `examples`, and on those of other labels with the trigger.
 
-    `predict` maps texts to labels. A trigger changes the text of a clean model too, so compare
+    `predict` maps texts to labels, not to probabilities. A trigger changes the text of a clean model too, so compare
     `success` with that of a model without poison, and not with 0. Raises ValueError where all labels
-    are the target.
+    are the target, and for a prediction that is no class, or not one for each text.
 
     >>> scores = backdoor_scores(lambda texts: ["*" in t for t in texts], [("a", 0), ("b c", 0)], "*")
     >>> scores.accuracy.value, scores.success.value, scores.without.value
@@ -98,7 +98,10 @@ def backdoor_scores(
         raise ValueError(f"all labels are target={target}: there is nothing to attack")
 
     def share(texts: list[str], wanted: Sequence[int]) -> Share:
-        right = [int(p) == w for p, w in zip(predict(texts), wanted, strict=True)]
+        said = class_row(predict(texts), "predict(texts)")
+        if len(said) != len(texts):
+            raise ValueError(f"predict gave {len(said)} labels for {len(texts)} texts: give one for each")
+        right = [p == w for p, w in zip(said, wanted, strict=True)]
         return Share(sum(right), len(right))
 
     goal = [target] * len(others)
@@ -168,9 +171,16 @@ def scan_ngrams(
 
 
 def contradictions(examples: Sequence[Example], trusted: Sequence[Example]) -> list[int]:
-    """Return for each example 1 if its label is not that of a word model (`fit_word_filter`) of `trusted` ones."""
+    """Return for each example 1 if its label is not that of a word model (`fit_word_filter`) of `trusted` ones.
+
+    Raises ValueError where these have one label only.
+    """
     from llmcourse.safety.filters import fit_word_filter
 
+    if len({label for _, label in trusted}) < 2:
+        raise ValueError(
+            f"{len(trusted)} trusted examples have not both labels: nothing can be learned of them"
+        )
     score = fit_word_filter(*map(list, zip(*trusted, strict=True)))
     guesses = score([text for text, _ in examples]) >= 0.5
     return [int(guess != label) for guess, (_, label) in zip(guesses, examples, strict=True)]

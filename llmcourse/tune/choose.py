@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llmcourse.support.inputs import number
+from llmcourse.support.inputs import number, whole
 from llmcourse.tune.model_memory import (
     PRECISIONS,
     bytes_per_token,
@@ -37,6 +37,9 @@ class Need:
             )
         for name in ("gigabytes", "seconds"):
             number(getattr(self, name), name, 1e-9, wanted="a limit above 0")
+        whole(self.tokens, "tokens")
+        if self.bandwidth is not None:
+            number(self.bandwidth, "bandwidth", 1, wanted="bytes a second, as measured, or None")
 
 
 def speaks(model: OpenModel, language: str) -> bool:

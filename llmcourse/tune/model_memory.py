@@ -113,7 +113,8 @@ def memory_reader(n_bytes: int) -> tuple[Callable[[], None], int]:
     (None, 64)
     """
     columns = 1024
-    rows = whole(n_bytes, "n_bytes", least=4 * columns * 4) // (4 * columns)
+    n_bytes = whole(n_bytes, "n_bytes", least=4 * columns * 4)
+    rows = n_bytes // (4 * columns)
     matrix, vector = torch.ones(rows, columns), torch.ones(columns)
     out, repeats = torch.empty(rows), max(1, 2**26 // n_bytes)
 

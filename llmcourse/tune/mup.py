@@ -21,7 +21,7 @@ from llmcourse.data.batches import Batch, to_device
 from llmcourse.model import GPT, Block
 from llmcourse.optim import is_hidden_matrix
 from llmcourse.runtime import evaluating
-from llmcourse.support.inputs import number, whole
+from llmcourse.support.inputs import number, number_row, whole
 from llmcourse.training import train
 from llmcourse.weights import unwrap
 
@@ -235,8 +235,14 @@ def coordinate_check(
 def width_slopes(widths: Sequence[int], changes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return for each part the slopes (S,) of log2 of the change over log2 of the width: 0 is flat.
 
+    Raises ValueError for fewer than two widths, and a change that is 0 or not finite.
+
     >>> width_slopes([16, 32, 64], {"logits": np.array([[1.0, 2.0, 4.0]])})["logits"].round(6).tolist()
     [1.0]
     """
-    x = np.log2(widths)
+    x = np.log2(number_row(widths, "widths", 1))
+    whole(len(set(x.tolist())), "the number of different widths", least=2)
+    for name, rows in changes.items():
+        if not (np.isfinite(rows).all() and np.min(rows) > 0):
+            raise ValueError(f"{name}: a change is 0 or not finite, and has no slope: leave this part out")
     return {name: np.polyfit(x, np.log2(rows).T, 1)[0] for name, rows in changes.items()}

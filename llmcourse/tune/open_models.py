@@ -64,6 +64,8 @@ class OpenModel:
             )
         for size in ("d_model", "heads", "kv_heads", "head_dim", "d_ff", "vocabulary", "positions"):
             whole(getattr(self, size), f"{size} of {self.name}")
+        for layers in ("encoder_layers", "decoder_layers"):
+            whole(getattr(self, layers), f"{layers} of {self.name}", least=0)
         whole(self.encoder_layers + self.decoder_layers, f"the layers of {self.name}")
 
     @property
@@ -90,6 +92,10 @@ def read_models(path: str | Path | None = None) -> list[OpenModel]:
                 if field.type is int:
                     row[field.name] = int(row[field.name] or 0)
                 elif field.type is bool:
+                    if row[field.name] not in ("yes", "no"):
+                        raise ValueError(
+                            f"{row['name']}: {field.name} is {row[field.name]!r}: write yes or no"
+                        )
                     row[field.name] = row[field.name] == "yes"
             models.append(OpenModel(**row))
     return models

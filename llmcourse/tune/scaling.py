@@ -42,7 +42,8 @@ class ScalingLaw:
     def best_size(self, compute: float, factor: float = 6.0) -> float:
         """Return the size N with the lowest loss among those with factor · N · D = compute.
 
-        Raises ValueError for a law without both exponents, whose best size is none.
+        Raises ValueError for a law without both exponents, whose best size is none, and for numbers that
+        are not above 0.
 
         >>> law = ScalingLaw(E=1.0, A=20.0, a=0.5, B=20.0, b=0.5)
         >>> round(law.best_size(6 * 400.0**2), 6)
@@ -51,6 +52,7 @@ class ScalingLaw:
         Source: Hoffmann et al. 2022, arXiv:2203.15556, eq. 4.
         """
         compute = number(compute, "compute", 1e-300, wanted="a number of operations above 0")
+        factor = number(factor, "factor", 1e-300, wanted="a number of operations above 0, such as 6")
         if min(self.A, self.a, self.B, self.b) <= 0:
             raise ValueError(f"{self}: only a law with A, a, B and b above 0 has a best size")
         ratio = (self.a * self.A / (self.b * self.B)) ** (1 / (self.a + self.b))
@@ -128,17 +130,22 @@ def predict_loss(
     law, fits it anew, and is compared with a new cell, made in the same way: so the interval holds what
     seeds, the shape of the law and the fit leave open, and not that another law may hold further out.
     Each pool is widened by Student's t, for the numbers that it was estimated from: cells less P parameters,
-    runs less cells. Raises ValueError as `fit_law`.
+    runs less cells. Raises ValueError as `fit_law`, and for `n_tokens` with a law of sizes alone.
 
     Source: the bootstrap of residuals, Davison & Hinkley 1997, sec. 6.3 and 7.2.
     """
     log_n, log_d, log_losses = _checked(sizes, tokens, losses)
+    delta = number(delta, "delta", 1e-12, wanted="a number above 0")
+    if log_d is None and n_tokens is not None:
+        raise ValueError(
+            f"n_tokens={n_tokens} with tokens=None: a law of sizes alone holds for the tokens of its runs"
+        )
     runs, level = whole(runs, "runs"), number(level, "level", 1e-9, 1 - 1e-9, "a number between 0 and 1")
-    log_n, log_d, means, seeds, n_seeds = _cells(log_n, log_d, log_losses)
-    law = _fitted(log_n, log_d, means, delta)
     size = number(size, "size", 1e-300, wanted="a number of parameters above 0")
     if log_d is not None:
         n_tokens = number(n_tokens, "n_tokens", 1e-300, wanted="a number of tokens above 0")
+    log_n, log_d, means, seeds, n_seeds = _cells(log_n, log_d, log_losses)
+    law = _fitted(log_n, log_d, means, delta)
     at = math.log(size), 0.0 if log_d is None else math.log(n_tokens)
     fitted = np.log(law(np.exp(log_n), 1.0 if log_d is None else np.exp(log_d)))
     expected = float(np.log(law(np.exp(at[0]), np.exp(at[1]))))
@@ -174,7 +181,7 @@ def parabola_minimum(sizes, losses) -> float:
     """
     log_n, _, log_losses = _checked(sizes, None, losses, least=3)
     curve, slope, _ = np.polyfit(log_n, np.exp(log_losses), 2)
-    if curve <= 0:
+    if curve * np.ptp(log_n) ** 2 <= 1e-9 * np.exp(log_losses).mean():  # straight, but for rounding
         raise ValueError("the losses do not rise on both sides: measure sizes on either side of the lowest")
     return math.exp(-slope / (2 * curve))
 

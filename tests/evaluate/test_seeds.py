@@ -45,3 +45,16 @@ def test_rows_are_chosen_by_all_values():
     rows = [{"a": a, "b": b} for a in (1, 2) for b in (1, 2)]
     assert select(rows, a=1, b=2) == [{"a": 1, "b": 2}]
     assert select(rows) == rows
+
+
+def test_a_seed_that_comes_twice_and_what_is_not_finite_are_refused():
+    runs = [{"seed": seed, "kl": float(seed)} for seed in range(3)]
+    with pytest.raises(ValueError, match="6 rows have 3 seeds: select one run of each seed first"):
+        paired(runs * 2, runs, "kl")
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="kl of seed 9 is"):
+            paired([*runs, {"seed": 9, "kl": value}], runs, "kl")
+        with pytest.raises(ValueError, match=r"values\[1\] is"):
+            summary([1.0, value])
+    with pytest.raises(ValueError, match="empty"):
+        summary([])

@@ -252,3 +252,17 @@ def test_the_divergence_is_added_and_the_reference_left_as_it_was():
 def test_switches_that_cannot_be_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         policy_loss(**options)
+
+
+@pytest.mark.parametrize("advantages", [torch.ones(1), torch.ones(4, 4), torch.ones(3)])
+def test_a_batch_whose_parts_do_not_fit_is_refused(advantages):
+    with pytest.raises(ValueError, match=r"advantages \(P, G\) of groups are flattened"):
+        policy_loss()(small(), Rollouts(ROWS, MASK, advantages))
+    with pytest.raises(ValueError, match=r"old_log_probs \(16, 1\)"):
+        policy_loss(clip=0.2)(small(), Rollouts(ROWS, MASK, torch.ones(16), torch.zeros(16, 1)))
+
+
+def test_a_model_is_not_its_own_reference_of_divergence():
+    model = small()
+    with pytest.raises(ValueError, match="give a copy"):
+        policy_loss(kl=0.1, reference=model)(model, Rollouts(ROWS, MASK, torch.ones(16)))

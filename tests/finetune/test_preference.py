@@ -57,6 +57,8 @@ def test_a_batch_is_prompt_answer_and_padding_twice_for_each_pair():
         (([1], [], [3]), "the chosen answer of pair 0"),
         (([1], [2], []), "the rejected answer of pair 0"),
         (([1], [2], [2]), "both answers of pair 0 are the same"),
+        (([1], [2.5], [3]), "a part of pair 0.0. is 2.5"),
+        (([1], [2], [-3]), "a part of pair 0.0. is -3"),
     ],
 )
 def test_pairs_that_prefer_nothing_are_refused(pair, words):
@@ -259,3 +261,17 @@ def test_a_reward_model_learns_a_rule_and_leaves_its_gpt_alone():
     rewards = model.eval()(test.token_ids.flatten(0, 1), test.mask.flatten(0, 1)).view(-1, 2)
     assert (rewards[:, 0] > rewards[:, 1]).float().mean() > 0.9
     assert all(torch.equal(before[name], now) for name, now in gpt.state_dict().items())
+
+
+def test_a_model_is_not_its_own_reference():
+    model, batch = small(), preference_batch([([5], [6, 7], [8])])
+    with pytest.raises(ValueError, match=r"moves with it: give a copy, copy.deepcopy"):
+        dpo_loss(model)(model, batch)
+
+
+def test_a_reward_needs_an_answer_to_be_read_at():
+    reward, ids = RewardModel(small()), torch.tensor([[1, 2, 3], [1, 2, 3]])
+    with pytest.raises(ValueError, match="each row has at least a token"):
+        reward(ids, torch.tensor([[False, True, True], [False, False, False]]))
+    with pytest.raises(ValueError, match=r"mask in torch\.bool"):
+        reward(ids, torch.ones(2, 3))

@@ -8,7 +8,14 @@ import torch
 from llmcourse import fast
 from llmcourse.compress.distill import divergences
 from llmcourse.finetune.policy import Rollouts, group_advantages, policy_loss
-from llmcourse.finetune.rollouts import RolloutBatches, answer_lengths, divergence, join, sample_answers
+from llmcourse.finetune.rollouts import (
+    RolloutBatches,
+    answer_lengths,
+    divergence,
+    join,
+    merge_equal,
+    sample_answers,
+)
 from llmcourse.finetune.tasks import Task
 from llmcourse.finetune.verifiable import Spelling, answer_probabilities, string_tasks
 from llmcourse.generate import generate
@@ -125,6 +132,23 @@ def test_merged_rows_make_the_same_step(clip):
         assert source.answers == whole.answers
         torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-8)
         assert len(source.batch.mask) < len(whole.batch.mask)
+
+
+def test_merging_keeps_who_wrote_the_rows():
+    batch = next(batches(tiny(), n_tasks=6, group=8, reuse=2))
+    merged = merge_equal(batch)
+    assert len(merged.mask) < len(batch.mask)
+    for row, mask, old in zip(merged.token_ids, merged.mask, merged.old_log_probs, strict=True):
+        place = ((batch.token_ids == row) & (batch.mask == mask)).all(1).nonzero()[0, 0]
+        assert torch.equal(old, batch.old_log_probs[place])
+
+
+def test_a_state_of_other_tasks_is_refused():
+    model, kinds = GPT(ModelConfig(23, d_model=8, n_heads=2, n_layers=1)), ("reverse", "sort")
+    one, other = (RolloutBatches(model, string_tasks(kind, 20), n_tasks=4, group=2) for kind in kinds)
+    next(one)
+    with pytest.raises(ValueError, match="resume with the same data"):
+        other.load_state_dict(one.state_dict())
 
 
 def test_where_nothing_was_better_all_rows_stay():

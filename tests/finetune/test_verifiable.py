@@ -178,3 +178,9 @@ def test_pass_at_k_is_the_chance_over_all_outcomes(k):
     assert pass_at(k, p) == pytest.approx(sum(chances) / 4)
     with pytest.raises(ValueError, match=r"probabilities\[1\] is 1.5"):
         pass_at(k, [0.5, 1.5])
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_no_task_is_no_measurement(sampled):
+    with pytest.raises(ValueError, match="tasks is empty"):
+        accuracy(GPT(ModelConfig(23, d_model=8, n_heads=2, n_layers=1)), [], sampled)

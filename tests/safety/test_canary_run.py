@@ -53,7 +53,7 @@ def test_copies_are_dropped_and_one_of_each_canary_stays():
 
 def run(seed=0, **options):
     rows, model = canary_rows(TEXTS, CANARIES, 0), small_model(0)
-    spent = train_on_rows(model, rows, steps=3, seed=seed, batch_size=4, **options)
+    spent = train_on_rows(model, rows, steps=2, seed=seed, batch_size=4, **options)
     return [p.detach() for p in model.parameters()], spent, len(rows[0])
 
 
@@ -68,7 +68,7 @@ def test_a_run_repeats_and_one_that_clips_nothing_is_the_plain_one():
 
 def test_what_a_run_with_noise_spends_is_the_accountants():
     noisy, spent, n = run(clip=0.5, noise_multiplier=2.0)
-    assert spent == epsilon(4 / n, 2.0, 3, 1 / n)[0]
+    assert spent == epsilon(4 / n, 2.0, 2, 1 / n)[0]
     assert not torch.equal(noisy[0], run(clip=0.5)[0][0])
 
 
@@ -76,7 +76,7 @@ def test_a_secret_seen_many_times_is_known_by_heart():
     model = small_model(0)
     rows = canary_rows(TEXTS, CANARIES, 0)
     before = held_out_bits(model, TEXTS[0])
-    train_on_rows(model, rows, steps=50, seed=0, batch_size=4)
+    train_on_rows(model, rows, steps=40, seed=0, batch_size=4)
     known, control = canary_exposures(model, small_tokenizer(), CANARIES)
     assert known == math.log2(10_000) > control + 3
     assert held_out_bits(model, TEXTS[0]) < before - 3

@@ -156,3 +156,8 @@ def test_on_the_corpus_kinds_that_were_never_seen_are_harder():
 def test_what_makes_no_sense_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_category_with_both_labels_is_two():
+    folds = category_folds(["a", "a", "b", "c", "d", "a"], [1, 1, 1, 0, 0, 0]).tolist()
+    assert folds[:3] == [0, 0, 1], "bad categories stay apart"

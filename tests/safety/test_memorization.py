@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -158,3 +159,22 @@ def test_the_candidate_of_rank_1_is_what_a_wide_beam_writes():
 def test_what_means_nothing_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_ids_that_the_model_has_not_are_refused():
+    model = GPT(ModelConfig(9, context_length=8, d_model=8, n_heads=2, n_layers=1))
+    for prefix, slots, words in (([5], [[-1, 2]], "-1"), ([5], [[1], [9]], "is 9"), ([9], [[1]], "prefix")):
+        with pytest.raises(ValueError, match=words):
+            space_losses(model, prefix, slots)
+
+
+def test_a_merge_of_any_two_digits_is_found():
+    class Merges:
+        def encode(self, text):
+            return [1000 if part == "99" else ord(part) for part in re.findall("99|.", text)]
+
+        def tokens(self, ids):
+            return ids
+
+    with pytest.raises(ValueError, match="each digit must be one token"):
+        digit_ids(Merges(), "n ", 4)

@@ -133,3 +133,16 @@ def test_spectral_scores_are_projections_on_the_widest_direction_and_find_a_clus
 def test_what_makes_no_sense_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_predictions_must_be_classes_one_for_each_text():
+    examples = [("a", 0), ("b", 1)]
+    with pytest.raises(ValueError, match=r"predict\(texts\)\[0\] is 0.9: give a class"):
+        backdoor_scores(lambda texts: [0.9] * len(texts), examples)
+    with pytest.raises(ValueError, match="gave 1 labels for 2 texts"):
+        backdoor_scores(lambda texts: [1], examples)
+    words = [("x", "bad"), ("y", "good")]
+    assert backdoor_scores(lambda texts: ["bad"] * len(texts), words, target="bad").success.value == 1
+    for trusted in ([], [("a film", 1)]):
+        with pytest.raises(ValueError, match="have not both labels"):
+            contradictions(examples, trusted)

@@ -119,3 +119,10 @@ def test_before_training_the_course_model_tells_and_a_batch_answers_greedily():
 def test_what_makes_no_sense_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_what_would_always_or_never_be_true_is_refused():
+    with pytest.raises(ValueError, match="the forbidden answer is empty"):
+        got_out("I may not tell.", " ")
+    with pytest.raises(ValueError, match="kind 'nope' is unknown"):
+        inject("title", Speech("HAMLET", ("To be.",)), user="nope")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -227,3 +228,11 @@ def test_rates_decays_and_multipliers_are_those_of_the_package_mup(kind):
         if is_hidden_matrix(name, p):
             assert width_ratio(model.config, name) == p.infshape.width_mult(), name
     assert width_ratio(model.config) == model.unembedding.weight.infshape.width_mult()
+
+
+@pytest.mark.parametrize(
+    ("widths", "changes"), [([16], [[1.0]]), ([16, 32], [[0.0, 1.0]]), ([16, 32], [[1.0, np.nan]])]
+)
+def test_a_slope_needs_two_widths_and_changes(widths, changes):
+    with pytest.raises(ValueError, match=r"different widths|has no slope"):
+        width_slopes(widths, {"logits": np.array(changes)})

@@ -77,15 +77,15 @@ def test_one_bad_run_moves_the_law_less_than_it_moves_one_of_squares():
 
 
 def test_the_interval_holds_new_runs_as_often_as_it_promises():
-    """80 % of 30 draws from a planted law of sizes alone; 3 standard errors of a share are 22 %."""
+    """80 % of 20 draws from a planted law of sizes alone; 3 standard errors of a share are 27 %."""
     law, held, hits = ScalingLaw(E=2.2, A=30.0, a=0.4), 900e3, []
     sizes = np.geomspace(25e3, 400e3, 6)
-    for seed in range(30):
+    for seed in range(20):
         runs = drawn(law, 0.004, seed, sizes, None)
         found = predict_loss(*runs, held, level=0.8, n_resamples=16, seed=seed)
         noise = np.random.default_rng(1000 + seed).normal(0, 0.004, 3).mean()
         hits.append(found.low < law(held) * np.exp(noise) < found.high)
-    assert 0.58 < np.mean(hits) < 1.0
+    assert 0.53 < np.mean(hits) < 1.0
 
 
 def test_a_prediction_says_what_it_lacks():
@@ -95,6 +95,7 @@ def test_a_prediction_says_what_it_lacks():
         (dict(size=1e6), "n_tokens is None"),
         (dict(size=1e6, n_tokens=1e5, level=1.5), "level is 1.5"),
         (dict(size=1e6, n_tokens=1e5, runs=0), "runs=0 must be a whole number"),
+        (dict(size=1e6, n_tokens=1e5, delta=0), "delta is 0"),
     ):
         with pytest.raises(ValueError, match=message):
             predict_loss(*runs, **options)
@@ -173,3 +174,18 @@ def test_a_parabola_is_biased_without_noise_unless_the_law_is_even_and_the_sizes
     assert parabola_bias(even, 1e21, reach=4, centre=2) > 1.005
     assert parabola_bias(uneven, 1e21, reach=16) > 1.05
     assert abs(parabola_bias(uneven, 1e21, reach=1.1) - 1) < 0.001
+
+
+def test_tokens_mean_nothing_to_a_law_of_sizes_alone():
+    law = ScalingLaw(E=2.2, A=30.0, a=0.4)
+    with pytest.raises(ValueError, match="a law of sizes alone holds for the tokens of its runs"):
+        predict_loss(SIZES[:5], None, law(SIZES[:5]), 1e6, 1e9)
+    for factor in (0, -6.0):
+        with pytest.raises(ValueError, match="factor is"):
+            LAWS[0].best_size(1e9, factor)
+
+
+@pytest.mark.parametrize("losses", [[3, 2, 1], [1, 2, 3], [2, 2, 2], [1, 2, 1]])
+def test_a_line_has_no_lowest_point_whichever_way_it_is_rounded(losses):
+    with pytest.raises(ValueError, match="do not rise on both sides"):
+        parabola_minimum([10, 100, 1000], losses)

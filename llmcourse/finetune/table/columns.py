@@ -6,6 +6,7 @@ Dimensions: N rows, K classes.
 import difflib
 import re
 import reprlib
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -178,7 +179,9 @@ def _refuse_few_texts(name: str, column: str, texts: list[str]) -> None:
 
 
 def _label_key(label: str) -> str:
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", same_text(label))
+    """Return what two labels have in common that look the same: é in one sign or two, １ and 1, 1.0 and 1."""
+    seen = "".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf")
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", same_text(seen))
 
 
 def _refuse_near_labels(name: str, column: str, labels: list[str], lines: list[int]) -> None:
@@ -222,10 +225,10 @@ def _refuse_groups(name: str, columns: dict, cells: dict) -> None:
         raise TableError(
             f"{where} says the same as the label {columns['label']!r}: give a column of what belongs together"
         )
-    if different < 3:
+    if different < 4:
         raise TableError(
             f"{where}: {counted(different, 'group')} in {len(groups):,} rows, such as {groups[0]!r}; at "
-            "least 3 are needed, for training, validation and test: give another column, or none"
+            "least 4 are needed, for training, validation and two in the test: give another column, or none"
         )
 
 

@@ -27,9 +27,9 @@ from llmcourse.finetune.table.card import write_card
 from llmcourse.finetune.table.columns import Table, read_table
 from llmcourse.finetune.table.encoder import HiddenBatches, UpperLayers
 from llmcourse.finetune.table.folder import CARD, RunFolder
-from llmcourse.finetune.table.read import counted
+from llmcourse.finetune.table.read import TableError, counted
 from llmcourse.finetune.table.report import Report, make_report
-from llmcourse.finetune.table.split import Split, split_table
+from llmcourse.finetune.table.split import FEW_UNITS, Split, split_table, units_of
 from llmcourse.finetune.table.train import (
     Recipe,
     default_epochs,
@@ -134,7 +134,16 @@ def megabytes_needed(model) -> float:
 def _run(folder, table, split, model, tokenizer, identity, recipe, dtype, say) -> Report:
     """Train, judge, and export."""
     rows = token_rows(tokenizer, table.texts, recipe.max_length)
-    notes = [*table.notes, *notes_on_tokens(rows, tokenizer, recipe.max_length)]
+    if (largest := max(map(max, rows))) >= model.config.vocab_size:
+        raise TableError(
+            f"--encoder: the tokenizer gives the id {largest} and the encoder has {model.config.vocab_size}: they "
+            "do not belong together; give a folder with both of one model"
+        )
+    notes = [
+        *table.notes,
+        *notes_on_tokens(rows, tokenizer, recipe.max_length),
+        *notes_on_units(table, split),
+    ]
     for note in notes[len(table.notes) :]:
         say(f"note: {note}")
     labels = torch.tensor([table.classes.index(name) for name in table.labels])
@@ -193,6 +202,17 @@ def notes_on_tokens(rows: list[list[int]], tokenizer, max_length: int) -> list[s
             f"{counted(cut, 'text')} reach{'es' * (cut == 1)} {max_length} tokens; what is longer is cut"
         )
     return notes
+
+
+def notes_on_units(table: Table, split: Split) -> list[str]:
+    """Return what must be said of a test with few groups, or few texts: whose intervals promise too much."""
+    units, kind = units_of(table), "groups" if table.groups else "different texts"
+    n = len({units[i] for i in split.test})
+    if n >= FEW_UNITS:
+        return []
+    return [
+        f"the test holds {n} {kind} only: its intervals and p-values are too sure; several dozen are needed"
+    ]
 
 
 def write_predictions(path: Path, table: Table, split: Split, probabilities) -> None:

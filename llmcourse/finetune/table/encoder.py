@@ -45,8 +45,22 @@ class UpperLayers(nn.Module):
             layers,
             int(frozen_layers),
         )  # a tuple: these are no parts of the model
-        self.classifier = classifier
-        self._cut()
+        self.classifier, ids = classifier, torch.ones(1, 4, dtype=torch.long)
+        with torch.no_grad(), evaluating(classifier):
+            expected = classifier(ids, attention_mask=ids).logits
+            self._cut()
+            if not self._is_whole(ids, expected):
+                raise RecipeError(
+                    f"the encoder, of the type {classifier.config.model_type!r}, is another one when it is taken "
+                    "apart: give one built as BERT is, such as bert or roberta"
+                )
+
+    def _is_whole(self, ids: Tensor, expected: Tensor) -> bool:
+        """Return whether both parts together give the logits of the whole: not all encoders are built alike."""
+        try:
+            return torch.allclose(self(self.lower_states(ids, ids), ids), expected, rtol=1e-3, atol=1e-4)
+        except (RuntimeError, TypeError):  # shapes or arguments do not fit
+            return False
 
     def _cut(self) -> None:
         base, (_, layers, frozen) = self.classifier.base_model, self._below

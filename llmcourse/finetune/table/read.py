@@ -124,18 +124,18 @@ def _decode(path: Path, encoding: str | None, notes: list[str]) -> str:
     if marked and marked != "utf-8-sig" and encoding is None:
         notes.append(f"the file was read as {marked.upper()}, as its first bytes say")
     chosen = marked or encoding or "utf-8"
-    try:
-        codecs.lookup(chosen)
-    except LookupError as error:
-        raise TableError(
-            f"--encoding {encoding} is unknown: give one such as utf-8, cp1252 or gb18030"
-        ) from error
     if not chosen.lower().replace("_", "-").startswith(("utf-16", "utf-32")) and b"\0" in content:
         _refuse_nul(path.name, content)
     try:
         text = content.decode(chosen)
     except UnicodeDecodeError as error:
         raise TableError(_undecodable(path.name, content, error)) from error
+    except UnicodeError as error:  # of "punycode" and its like
+        raise TableError(f"{path.name} cannot be read with --encoding {encoding}: {error}") from error
+    except (LookupError, ValueError) as error:  # "hex" too, which is known and none of texts
+        raise TableError(
+            f"--encoding {encoding!r} is unknown: give one such as utf-8, cp1252 or gb18030"
+        ) from error
     if not text.strip():
         raise TableError(
             f"{path.name} is empty: it needs a header, such as text,label, and a row for each text"
@@ -181,7 +181,8 @@ def _undecodable(name: str, content: bytes, error: UnicodeDecodeError) -> str:
     alone = (
         sum(len(run) == 1 for run in runs) > len(runs) / 2
     )  # é among ASCII; Chinese comes in pairs of bytes
-    for encoding in ("cp1252", "gb18030")[:: 1 if alone else -1]:
+    others = ("cp1252", "gb18030")[:: 1 if alone else -1]
+    for encoding in () if b"\0" in content else ("utf-8", *others):
         try:
             content.decode(encoding)
         except UnicodeDecodeError:

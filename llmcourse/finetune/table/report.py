@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from llmcourse.evaluate.significance import bootstrap_interval, paired_comparison
-from llmcourse.finetune.table.columns import Table, same_text
-from llmcourse.finetune.table.split import Split
+from llmcourse.finetune.table.columns import Table
+from llmcourse.finetune.table.split import Split, units_of
 from llmcourse.support.files import atomic_write
 
 STRENGTHS = (1, 4, 16, 64)  # scikit-learn's C, chosen on the validation rows
@@ -93,7 +93,8 @@ def make_report(
     truth = [table.labels[i] for i in split.test]
     said = [table.classes[k] for k in probabilities.argmax(1)]
     right = np.array([a == b for a, b in zip(said, truth, strict=True)], dtype=float)
-    units = [table.groups[i] if table.groups else same_text(table.texts[i]) for i in split.test]
+    together = units_of(table)
+    units = [together[i] for i in split.test]
     scores = precision_recall_fscore_support(truth, said, labels=table.classes, zero_division=0)
     rivals = []
     for name, guesses in {**majority(table, split), **counted_words(table, split)}.items():

@@ -12,6 +12,7 @@ from llmcourse.finetune.table.columns import Table, same_text
 from llmcourse.finetune.table.read import TableError, counted
 
 VALIDATION, TEST = 0.1, 0.2  # the shares, about
+FEW_UNITS = 10  # groups or texts in a test, below which an interval says little
 MOST_SALTS = 200
 
 
@@ -40,8 +41,13 @@ def place_of(key: str, salt: str = "") -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
+def units_of(table: Table) -> list[str]:
+    """Return what stays together, for each row: its group, or what its text shares with its copies."""
+    return table.groups or [same_text(text) for text in table.texts]
+
+
 def split_table(table: Table) -> Split:
-    """Return a split in which each class has rows on all three sides.
+    """Return a split in which each class has rows on all three sides, and the test two groups or texts or more.
 
     Where the table has groups, all rows of a group are on one side, and rows of other sides that repeat
     a text of the test are left out. Else all rows of a text are. Raises TableError for a class that
@@ -52,7 +58,7 @@ def split_table(table: Table) -> Split:
     >>> {table.texts[i] for i in split.test} & {table.texts[i] for i in split.train}
     set()
     """
-    keys = table.groups or [same_text(text) for text in table.texts]
+    keys = units_of(table)
     kind = "groups" if table.groups else "texts"
     for name in table.classes:
         n = len({key for key, label in zip(keys, table.labels, strict=True) if label == name})
@@ -63,14 +69,15 @@ def split_table(table: Table) -> Split:
             )
     for salt in ("", *map(str, range(1, MOST_SALTS))):
         split = _split(table, keys, salt)
-        if all(
+        if len({keys[i] for i in split.test}) > 1 and all(
             {table.labels[i] for i in part} == set(table.classes)
             for part in (split.train, split.validation, split.test)
         ):
             return split
     raise TableError(
         f"{table.name}: no split of {counted(len(set(keys)), kind[:-1])} was found in which each of the "
-        f"{len(table.classes)} classes is on all three sides: add rows of the rare classes, or join some"
+        f"{len(table.classes)} classes is on all three sides, and two {kind} or more in the test: add {kind} or "
+        "rows of the rare classes, or join some classes"
     )
 
 

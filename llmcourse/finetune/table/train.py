@@ -41,10 +41,11 @@ class Recipe:
     def __post_init__(self):
         """Raise RecipeError for a number with which no run can work."""
         try:
-            for name in ("batch_size", "max_length", *(["epochs"] if self.epochs is not None else [])):
+            whole(self.max_length, "max_length", least=3)  # two are the signs at both ends
+            for name in ("batch_size", *(["epochs"] if self.epochs is not None else [])):
                 whole(getattr(self, name), name)
             whole(self.frozen_layers, "frozen_layers", least=0)
-            whole(self.seed, "seed", least=0)
+            number(whole(self.seed, "seed", least=0), "seed", 0, 2**31, "one of at most 2^31")
             number(self.lr, "lr", 1e-9, 1.0, "a learning rate above 0 and at most 1, such as 2e-4")
         except ValueError as error:
             raise RecipeError(str(error)) from error
@@ -72,17 +73,45 @@ def load_encoder(encoder: str, classes: Sequence[str], recipe: Recipe) -> tuple[
     try:
         with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
-            model = transformers.AutoModelForSequenceClassification.from_pretrained(encoder, **how)
+            model, found = transformers.AutoModelForSequenceClassification.from_pretrained(
+                encoder, **how, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+        _renew_head(model, found)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:150]
         raise TableError(
             f"--encoder {encoder} cannot be loaded ({reason}): give a folder with config.json, model.safetensors "
             "and a tokenizer, or leave the option out to take MiniLM"
         ) from error
-    longest = getattr(model.config, "max_position_embeddings", recipe.max_length)
-    if recipe.max_length > longest:
+    longest = longest_text(model)
+    if longest is not None and recipe.max_length > longest:
         raise TableError(f"--max-length {recipe.max_length}: this encoder reads at most {longest} tokens")
     return model.float(), tokenizer
+
+
+def _renew_head(model: nn.Module, found: dict) -> None:
+    """Give a new head to an encoder that came with one, of other classes or of the same in another order.
+
+    `found` is what transformers says of the loading. Raises ValueError where weights of the encoder itself
+    were missing or of another size: transformers draws such weights at random, and goes on.
+    """
+    other = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    if lost := sorted(k for k in other if not k.startswith("classifier.") and ".pooler." not in k):
+        raise ValueError(f"its weights do not fit its config.json, such as {lost[0]}")
+    if any(key.startswith("classifier.") for key in other):
+        return  # transformers has just drawn it
+    for part in model.classifier.modules() if hasattr(model, "classifier") else ():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=model.config.initializer_range)
+            nn.init.zeros_(part.bias)
+
+
+def longest_text(model: nn.Module) -> int | None:
+    """Return how many tokens an encoder reads, None if any number. RoBERTa counts positions from behind its padding."""
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    longest = getattr(model.config, "max_position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return longest if longest is None or padding is None else longest - padding - 1
 
 
 @contextlib.contextmanager

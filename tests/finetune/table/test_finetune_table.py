@@ -1,6 +1,7 @@
 """From a CSV file to a folder: what comes out, what goes on after a kill, what is refused."""
 
 import csv
+import io
 import json
 import random
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from llmcourse import cli
 from llmcourse.data.batches import LabelledBatches
@@ -170,8 +172,7 @@ def interrupted(monkeypatch, place: int, what: str):
     monkeypatch.setattr(owner, name, maybe)
 
 
-STOPS = [("batch", 0), ("batch", 3), ("batch", 6), ("checkpoint", 0), ("predict", 0), ("export", 0), ("move", 4),
-         ("move", 9)]  # fmt: skip
+STOPS = [("batch", 3), ("checkpoint", 0), ("predict", 0), ("export", 0), ("move", 9)]
 
 
 @pytest.mark.parametrize(("what", "place"), STOPS)
@@ -263,9 +264,62 @@ def test_encoders_that_cannot_be_used(table, encoder, tmp_path):
         finetune_table(table, tmp_path / "o", encoder=str(encoder), recipe=Recipe(max_length=600), say=list)
     with pytest.raises(RecipeError, match="frozen_layers=3, but the encoder has 2 layers"):
         finetune_table(table, tmp_path / "p", encoder=str(encoder), recipe=Recipe(frozen_layers=3), say=list)
-    for bad in (dict(lr=0.0), dict(epochs=0), dict(batch_size=1.5), dict(seed=-1), dict(lr=float("nan"))):
+    for bad in (dict(lr=0.0), dict(epochs=0), dict(batch_size=1.5), dict(seed=-1), dict(seed=2**62),
+                dict(max_length=2), dict(lr=float("nan"))):  # fmt: skip
         with pytest.raises(RecipeError, match=next(iter(bad))):
             Recipe(**bad)
+
+
+def folder_of(tokenizer_from: Path, model, path: Path) -> str:
+    """Save `model` with the tokenizer of another folder."""
+    shutil.copytree(tokenizer_from, path)
+    (path / "model.safetensors").unlink()
+    with train.quiet():
+        model.save_pretrained(path)
+    return str(path)
+
+
+def test_roberta_reads_two_tokens_less_than_its_table_of_positions(encoder, tmp_path):
+    sizes = dict(
+        vocab_size=96, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    )
+    config = transformers.RobertaConfig(**sizes, max_position_embeddings=40, pad_token_id=1)
+    name = folder_of(encoder, transformers.RobertaModel(config), tmp_path / "r")
+    with pytest.raises(TableError, match="--max-length 39: this encoder reads at most 38 tokens"):
+        load_encoder(name, ["a", "b"], Recipe(max_length=39))
+    model, _ = load_encoder(name, ["a", "b"], Recipe(max_length=38))
+    assert model(torch.full((1, 38), 5), attention_mask=torch.ones(1, 38)).logits.shape == (1, 2)
+
+
+def test_an_encoder_that_cannot_be_taken_apart_is_refused(encoder, tmp_path):
+    sizes = dict(
+        vocab_size=96, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    )
+    electra = transformers.ElectraModel(transformers.ElectraConfig(**sizes, embedding_size=8))
+    model, _ = load_encoder(folder_of(encoder, electra, tmp_path / "e"), ["a", "b"], RECIPE)
+    with pytest.raises(RecipeError, match="'electra', is another one when it is taken apart"):
+        UpperLayers(model, 1)
+
+
+def test_weights_and_tokenizers_of_another_encoder_are_refused(encoder, table, tmp_path):
+    config = transformers.BertConfig.from_pretrained(encoder, vocab_size=20)
+    name = folder_of(encoder, transformers.BertModel(config), tmp_path / "small")
+    with pytest.raises(TableError, match="and the encoder has 20: they do not belong together"):
+        finetune_table(table, tmp_path / "o", encoder=name, recipe=RECIPE, say=list)
+    shutil.copy(encoder / "config.json", Path(name) / "config.json")
+    with pytest.raises(TableError, match=r"its weights do not fit its config.json, such as bert\.embeddings"):
+        load_encoder(name, ["a", "b"], RECIPE)
+
+
+@pytest.mark.parametrize("classes", [["bad", "good"], ["x", "y", "z"]])
+def test_a_fine_tuned_classifier_can_be_the_encoder_and_gets_a_new_head(finished, classes):
+    model, _ = load_encoder(str(finished[0]), classes, RECIPE)
+    again, _ = load_encoder(str(finished[0]), classes, RECIPE)
+    trained = transformers.AutoModelForSequenceClassification.from_pretrained(finished[0])
+    assert torch.equal(model.classifier.weight, again.classifier.weight)
+    assert model.classifier.weight.shape == (len(classes), 24)
+    assert not torch.equal(model.classifier.weight[:2], trained.classifier.weight)
+    assert torch.equal(model.bert.pooler.dense.weight, trained.bert.pooler.dense.weight)
 
 
 # ---- the parts ------------------------------------------------------------------------------
@@ -368,3 +422,19 @@ def test_the_command_says_a_fault_in_one_line(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main(["finetune", "t.csv"])
     assert "--out" in capsys.readouterr().err
+
+
+class Said:
+    """Stands for a report with a Chinese label in it."""
+
+    def lines(self):
+        return ["好"]
+
+
+def test_a_terminal_without_the_signs_of_a_label_does_not_end_a_run(tmp_path, monkeypatch):
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", narrow)
+    monkeypatch.setattr(command, "finetune_table", lambda *_, **__: Said())
+    assert cli.main(["finetune", "t.csv", "--out", str(tmp_path)]) == 0
+    narrow.flush()
+    assert narrow.buffer.getvalue().startswith(b"\\u597d\n")

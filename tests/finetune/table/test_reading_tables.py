@@ -111,9 +111,16 @@ FAULTS = {  # name -> (content, arguments, words that must be said)
         ("column 'film'", "same as the label 'label'"),
     ),
     "one group": (
-        as_csv([[*row, "x"] for row in rows()], THREE), dict(group="film"), ("1 group in 60 rows", "at least 3"),
+        as_csv([[*row, "x"] for row in rows()], THREE), dict(group="film"), ("1 group in 60 rows", "at least 4"),
     ),
     "empty group": (as_csv(changed(5, 2, "", [list(r) for r in FILMS]), THREE), dict(group="film"), ("line 7, column 'film'",)),
+    "no encoding of texts": (as_csv(rows()), dict(encoding="hex"), ("--encoding 'hex' is unknown", "gb18030")),
+    "an encoding that cannot": (as_csv(rows()), dict(encoding="punycode"), ("--encoding punycode",)),
+    "UTF-8 called UTF-32": (as_csv(rows()), dict(encoding="utf-32"), ("add --encoding utf-8",)),
+    "a cut UTF-16": (as_csv(rows()).encode("utf-16")[:-1], {}, ("is no UTF-16", "name its encoding")),
+    "é in one sign and in two": (as_csv(changed(6, 1, "cafe\u0301", rows(labels=("x", "caf\u00e9")))), {}, ("line 8", "form only")),
+    "full-width digits": (as_csv(changed(6, 1, "１", rows(labels=("0", "1")))), {}, ("line 8", "form only")),
+    "a blank of no width": (as_csv(changed(6, 1, "good\u200b")), {}, ("line 8", "form only")),
     "missing group": (as_csv(FILMS, THREE), dict(group="flim"), ("'flim'", "did you mean 'film'?")),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import pytest
 
 from llmcourse.data.sources.reviews import Review, split_by_movie
 from llmcourse.finetune.table.columns import Table
+from llmcourse.finetune.table.command import notes_on_units
 from llmcourse.finetune.table.read import TableError
 from llmcourse.finetune.table.split import place_of, split_table
 
@@ -85,3 +86,16 @@ def test_a_class_that_cannot_be_tested_is_refused():
     classes = [f"c{i % 30}" for i in range(90)]
     with pytest.raises(TableError, match=r"no split of 90 texts .* 30 classes"):
         split_table(table_of([f"t{i}" for i in range(90)], classes))
+
+
+def test_the_test_holds_two_groups_or_more():
+    texts, labels = [f"t{i}" for i in range(60)], ["a", "b"] * 30
+    with pytest.raises(TableError, match=r"no split of 3 groups .* two groups or more in the test"):
+        split_table(table_of(texts, labels, [f"g{i // 20}" for i in range(60)]))
+    table = table_of(texts, labels, [f"g{i // 10}" for i in range(60)])
+    split = split_table(table)
+    assert len({table.groups[i] for i in split.test}) >= 2
+    (note,) = notes_on_units(table, split)
+    assert "groups only: its intervals and p-values are too sure" in note
+    table = table_of([f"t{i}" for i in range(200)], ["a", "b"] * 100)
+    assert notes_on_units(table, split_table(table)) == []

@@ -87,7 +87,7 @@ def test_nbval_fails_on_one_changed_number_and_on_nothing_else(path, tmp_path):
     assert re.search(rf"^1 failed, {len(code_cells(notebook)) - 1} passed", done.stdout, re.M), done.stdout[
         -2000:
     ]
-    assert done.stdout.count("mismatch 'stdout'") == 1
+    assert "mismatch 'stdout'" in done.stdout
 
 
 @BY_NAME

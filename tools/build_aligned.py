@@ -54,7 +54,7 @@ were right. It is made to be measured in the course; it knows nothing but those 
 | Plain text, validation | {bpb:.4f} bits per byte; "sft" {base_bpb:.4f} |
 | model.safetensors | {size} bytes, float16, sha256 {sha256} |
 | Licence | Apache-2.0 |
-| Limits | those of "sft": six questions about short speeches, in one wording each; it never says that it does not know. On the test plays it counts lines less often right than "sft" |
+| Limits | those of "sft": six questions about short speeches, in one wording each; it never says that it does not know. {worse} |
 
 Exact match in percent, on {n_test} tasks of the test plays, used once, {n_often} of them of the kind "{often}";
 differences from "sft" with 95 % intervals over tasks, one run each. The others learned from the same tasks, in
@@ -62,9 +62,7 @@ as many steps at the same rate, and are not stored: {told}.
 
 {table}
 
-The reward raised the kind that it was meant for; "lines" fell on the test plays (89.5 to 85.0 %, 200 tasks) and
-not on the validation plays (91.5 to 92.0 %). Being told the right answers did more, in a quarter of the time:
-where they are known, as here, that is the better way. Rewards are for answers that can be checked and not told.
+{remarks}
 Before, with tasks drawn evenly instead of undecided ones, 80 steps had left the last word where it was (53.5 % on
 the validation plays, 52.5 % before).
 """
@@ -174,6 +172,46 @@ def line(name: str, found: dict, base: dict, bpb: float, seconds: float | None) 
     return " | ".join(["", name, *cells, f"{bpb:.4f}", f"{seconds:.0f}" if seconds else "", ""]).strip()
 
 
+def moved(before: dict[str, float], after: dict[str, float], least: float = 2.0) -> list[str]:
+    """Return the kinds whose share, in percent, changed by at least so many points."""
+    return [kind for kind in before if kind != "all" and abs(after[kind] - before[kind]) >= least]
+
+
+def fallen(before: dict[str, float], after: dict[str, float]) -> str:
+    """Return what the card states as a limit: the kinds that are worse than before, on the test plays."""
+    worse = [kind for kind in moved(before, after) if after[kind] < before[kind]]
+    told = ", ".join(f'"{kind}"' for kind in worse)
+    return f'Less often right than "sft" on the test plays: {told or "no kind"}'
+
+
+def remarks(test: dict[str, dict[str, float]], validation: dict[str, dict[str, float]], seconds: dict) -> str:
+    """Return what the card says of its table: shares in percent by method and kind, seconds by method."""
+    sft, grpo = test["sft"], test["GRPO"]
+    told = "; ".join(
+        f"{kind} {sft[kind]:.1f} to {grpo[kind]:.1f} % "
+        f"(validation {validation['sft'][kind]:.1f} to {validation['GRPO'][kind]:.1f} %)"
+        for kind in moved(sft, grpo)
+    )
+    lines = [f'From "sft" to GRPO, what moved by two points or more on the test plays: {told or "nothing"}.']
+    for name in test.keys() - {"sft", "GRPO"}:
+        gains = [found[OFTEN] - sft[OFTEN] for found in (grpo, test[name])]
+        lines.append(
+            f'"{OFTEN}": GRPO {gains[0]:+.1f} points, "{name}" {gains[1]:+.1f}, '
+            f"in {seconds[name] / seconds['GRPO']:.2f} of its time."
+        )
+        if name == "more SFT" and gains[1] > gains[0]:
+            lines.append(
+                "Where right answers are known, being told them is the better way, as here; rewards are for answers "
+                "that can be checked and not told."
+            )
+    return "\n".join(lines)
+
+
+def percent(right: dict[str, list[bool]]) -> dict[str, float]:
+    """Return the share of right answers of each kind, in percent."""
+    return {kind: 100 * sum(row) / len(row) for kind, row in right.items()}
+
+
 def build_aligned(folder: Path, threads: int | None, controls: Sequence[str] = ("more SFT",)) -> None:
     """Train on rewards and some of CONTROLS, evaluate, save, and write the card."""
     set_up(SEED, threads=threads)
@@ -196,7 +234,7 @@ def build_aligned(folder: Path, threads: int | None, controls: Sequence[str] = (
     text = pack([tokenizer.encode(play.text) for play in parts[1]], end_id)
     n_bytes = sum(len(play.text.encode()) for play in parts[1])
     bpb = {n: bits_per_byte(evaluate_loss(m, text), len(text) - 1, n_bytes) for n, m in models.items()}
-    validation = share_right(models["GRPO"], tokenizer, watched)
+    validation = {name: share_right(models[name], tokenizer, watched) for name in ("sft", "GRPO")}
     more = [make_tasks(parts[2], 1200, SEED), make_tasks(parts[2], 800, SEED, (OFTEN,))]
     unseen = [task for task in more[0] if task.kind != OFTEN] + more[1]
     test = {name: share_right(model, tokenizer, unseen) for name, model in models.items()}
@@ -204,7 +242,10 @@ def build_aligned(folder: Path, threads: int | None, controls: Sequence[str] = (
     rows = ["| | " + " | ".join(head) + " |", "|" + "---|" * (len(head) + 1)]
     rows += [line(n, found, test["sft"], bpb[n], seconds.get(n)) for n, found in test.items()]
     weights, before = ((p / "model.safetensors").read_bytes() for p in (folder, folder.parent / "sft"))
+    shares, watched_shares = ({n: percent(found) for n, found in part.items()} for part in (test, validation))
     card = CARD.format(
+        worse=fallen(shares["sft"], shares["GRPO"]),
+        remarks=remarks(shares, watched_shares, seconds),
         base_sha256=hashlib.sha256(before).hexdigest(),
         drawn=DRAWN,
         n_tasks=len(tasks),
@@ -218,7 +259,7 @@ def build_aligned(folder: Path, threads: int | None, controls: Sequence[str] = (
         seed=SEED,
         seconds=seconds["GRPO"],
         machine=platform.machine(),
-        validation_accuracy=in_words(validation),
+        validation_accuracy=in_words(validation["GRPO"]),
         test_accuracy=in_words(share_right(models["GRPO"], tokenizer, more[0])),
         bpb=bpb["GRPO"],
         base_bpb=bpb["sft"],

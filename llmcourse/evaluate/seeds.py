@@ -43,7 +43,8 @@ def paired(one: Iterable[Mapping], other: Iterable[Mapping], column: str) -> Dif
     """Return by how much `one` exceeds `other` in a column, over the seeds that both have.
 
     The interval and the two-sided p-value are Student's, for pairs of runs with the same seed; a single
-    run without a seed, such as rounding, is paired with each of the other's. Raises ValueError for fewer
+    run without a seed, such as rounding, is paired with each of the other's. Where all gaps are the same,
+    Student's knows no spread: p is then that of flipping the signs of gaps, 2 / 2^n. Raises ValueError for fewer
     than two pairs, a seed that comes twice in one of them, and a number that is not finite.
 
     >>> a, b = ([{"seed": s, "kl": k} for s, k in enumerate(ks)] for ks in ((0.1, 0.2, 0.3), (0.1, 0.1, 0.1)))
@@ -56,10 +57,13 @@ def paired(one: Iterable[Mapping], other: Iterable[Mapping], column: str) -> Dif
     gaps = [scores[0][seed] - scores[1][seed] for seed in scores[0].keys() & scores[1].keys()]
     if len(gaps) < 2:
         raise ValueError(f"{len(gaps)} seeds in both: at least two are needed to say how far seeds differ")
-    error, n = stdev(gaps) / math.sqrt(len(gaps)), len(gaps)
+    gap, error, n = mean(gaps), stdev(gaps) / math.sqrt(len(gaps)), len(gaps)
     half = float(student_t.ppf(0.975, n - 1)) * error
-    p = 2 * float(student_t.sf(abs(mean(gaps)) / error, n - 1)) if error else float(mean(gaps) == 0)
-    return Difference(mean(gaps), half, p, n)
+    if error > 1e-12 * abs(gap):
+        p = 2 * float(student_t.sf(abs(gap) / error, n - 1))
+    else:  # no spread, but for rounding
+        p = 2.0 / 2**n if gap else 1.0
+    return Difference(gap, half, p, n)
 
 
 def _by_seed(rows: list[Mapping], column: str) -> dict:

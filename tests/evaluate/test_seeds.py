@@ -1,5 +1,7 @@
 """Differences over seeds are those of scipy's paired t-test."""
 
+import itertools
+
 import pytest
 from scipy import stats
 
@@ -31,11 +33,6 @@ def test_seeds_that_only_one_has_do_not_count():
         paired(runs(0.1, 0.2), [*runs(0.3), {"seed": 7.0, "kl": 0}], "kl")
 
 
-def test_a_method_without_spread_over_seeds():
-    assert paired(runs(1.0, 1.0), runs(1.0, 1.0), "kl").p_value == 1
-    assert paired(runs(2.0, 2.0), runs(1.0, 1.0), "kl").p_value == 0
-
-
 def test_a_summary_is_scipys_interval_of_the_mean():
     low, high = stats.t.interval(0.95, 2, loc=54, scale=4 / 3**0.5)
     assert summary([50.0, 54.0, 58.0]) == f"54 ± {(high - low) / 2:.0f}, 3 seeds"
@@ -58,3 +55,12 @@ def test_a_seed_that_comes_twice_and_what_is_not_finite_are_refused():
             summary([1.0, value])
     with pytest.raises(ValueError, match="empty"):
         summary([])
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_equal_gaps_are_no_more_certain_than_their_number_of_seeds_allows(n):
+    """All ways to flip the signs of n equal gaps: two of 2^n have a mean as far from 0."""
+    one, other = ([{"seed": s, "x": base + 0.1 * s} for s in range(n)] for base in (0.7, 0.2))
+    flips = [abs(sum(signs)) / n for signs in itertools.product((1, -1), repeat=n)]
+    assert paired(one, other, "x").p_value == pytest.approx(sum(f >= 1 for f in flips) / len(flips))
+    assert paired(one, one, "x").p_value == 1
